@@ -12,7 +12,7 @@ from typing import cast
 from bench import material
 from bench.case import Clock, Sample, equal_within
 from bench.ways import imports
-from pairprobe.records import Execution
+from pairprobe.rooms import Execution
 
 OURS = "Static: rows of the table, by index, from the file"
 THEIRS = "AutoModel in its stored dtype, get_input_embeddings()(ids)"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from bench.case import Clock, Sample
-from pairprobe.records import Execution, Texts
+from pairprobe.records import Texts
+from pairprobe.rooms import Execution
 
 LOAD_AND_FORWARD, FORWARD = "load and forward", "forward only"
 

@@ -61,8 +61,8 @@ def test_the_parser_of_imports_sees_what_it_must() -> None:
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in ROOMS])
-def test_a_room_knows_records_errors_and_itself(module: str) -> None:
-    allowed = {"records", "errors", room_of(module)}
+def test_a_room_knows_records_errors_protocols_and_itself(module: str) -> None:
+    allowed = {"records", "rooms", "errors", room_of(module)}
     assert {name for name in ours(module) if room_of(name) not in allowed} == set()
 
 
@@ -76,6 +76,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
     [
         ("errors", set()),
         ("records", {"errors"}),
+        ("rooms", {"records"}),
         ("disk", set()),
         ("tracking", {"records", "errors", "disk"}),
         ("figures", {"records", "errors"}),

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -321,36 +320,7 @@ class Verdict:
     depth: int
 
 
-# ── what rooms ask of each other ─────────────────────────────────────────────────────────────────────────
-
-
-#: Called by an execution with (depth, states [batch, tokens, width] on the device, indices of the batch's
-#: texts) as soon as a depth is done for a batch; what it does not keep is let go.
-Observe = Callable[[int, Any, "npt.NDArray[np.int64]"], None]
-
-
-class Checkpointed(Protocol):
-    """What an execution or a method asks of a checkpoint; `checkpoints.checkpoint.Checkpoint` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> Any: ...
-    @property
-    def config(self) -> dict[str, Any]: ...
-    @property
-    def tensors(self) -> dict[str, Any]: ...
-    @property
-    def trust_remote_code(self) -> bool: ...
-    @property
-    def parameters(self) -> int: ...
-    @property
-    def quantisation(self) -> str | None: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def embedding_name(self) -> str: ...
-    def rows(self, name: str, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...
+# ── what a run found ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -362,23 +332,6 @@ class Usage:
     attention: str
     seconds: dict[str, float]
     peaks: dict[str, int]
-
-
-class Execution(Protocol):
-    """How a checkpoint is run; resident today."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-
-    def place(self) -> tuple[str, str]: ...
-    def memory_free(self, device: str) -> int: ...
-    def memory_needed(self, checkpoint: Checkpointed) -> int: ...
-    def refuse(self, checkpoint: Checkpointed) -> str | None: ...
-    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe) -> Usage: ...
 
 
 @dataclass(frozen=True, eq=False)

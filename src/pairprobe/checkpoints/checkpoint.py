@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.checkpoints import reading
 from pairprobe.checkpoints.headers import Tensor, read_header
+from pairprobe.checkpoints.weight import Weight, weights
 from pairprobe.errors import CheckpointError
 
 SINGLE = "model.safetensors"
@@ -123,13 +125,32 @@ class Checkpoint:
             sizes[tensor.dtype] += tensor.nbytes
         return sizes.most_common(1)[0][0]
 
+    @cached_property
+    def weights(self) -> dict[str, Weight]:
+        """Every stored weight by the name its dense form would have, in the format its tensors are in.
+
+        Raises CheckpointError for tensors that no known format stores.
+        """
+        try:
+            return weights(self.tensors, self.declared)
+        except CheckpointError as error:
+            raise CheckpointError([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What the config says of quantisation, {} where nothing: a help in reading tensors, never believed alone."""
+        for config in (self.config, self.text_config):
+            for key in ("quantization_config", "quantization"):  # the second is MLX's
+                if isinstance(config.get(key), dict):
+                    found: dict[str, Any] = config[key]
+                    return found
+        return {}
+
     @property
     def quantisation(self) -> str | None:
-        """The quantisation the config declares, or None for a dense checkpoint."""
-        declared = self.config.get("quantization_config") or self.text_config.get("quantization_config")
-        if not declared:
-            return None
-        return str(declared.get("quant_method", "unnamed")) if isinstance(declared, dict) else "unnamed"
+        """The quantised formats among the weights, joined by ', '; None for a dense checkpoint."""
+        found = dict.fromkeys(w.format for w in self.weights.values() if not w.dense)
+        return ", ".join(found) or None
 
     @property
     def max_tokens(self) -> int | None:
@@ -237,7 +258,7 @@ class Checkpoint:
         # Stored names may carry a head's or a task's prefix, before or within (Gemma 3 nests model. in
         # language_model.): the module and its parameter's name decide, and the shape.
         ending = "." + ".".join(name.split(".")[-2:])
-        stored = [s for s, t in self.tensors.items() if f".{s}".endswith(ending) and t.shape == shape]
+        stored = [s for s, w in self.weights.items() if f".{s}".endswith(ending) and w.shape == shape]
         stored = [s for s in stored if s == name or s.endswith(f".{name}")] or stored
         if not stored:
             raise CheckpointError(
@@ -247,27 +268,28 @@ class Checkpoint:
         return min(stored, key=len)
 
     def rows(self, name: str, ids: Iterable[int]) -> dict[int, npt.NDArray[np.float32]]:
-        """Rows of a stored matrix as float32 [width], by index; only these rows are read.
+        """Rows of a weight, dequantised where it is quantised, as float32 [width], by index; no other row is read.
 
         Raises:
-            CheckpointError: the tensor is not stored in a floating-point dtype, or an index is outside it.
+            CheckpointError: its format does not store rows apart, or an index is outside the matrix.
         """
         import torch
-        from safetensors import safe_open
 
-        tensor = self.tensors[name]
+        weight = self.weights[name]
         wanted = sorted(set(ids))
-        if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
-            raise CheckpointError(f"{self.name}: {name} is stored as {tensor.dtype}, not in floating point.")
-        outside = [i for i in wanted if not 0 <= i < tensor.shape[0]]
+        if not weight.by_row:
+            raise CheckpointError(f"{self.name}: {name} is stored as {weight.format}, whose rows cannot be read alone.")
+        outside = [i for i in wanted if not 0 <= i < weight.shape[0]]
         if outside:
             raise CheckpointError(
-                f"{self.name}: token id {outside[0]} is outside {name} with its {tensor.shape[0]} rows.",
+                f"{self.name}: token id {outside[0]} is outside {name} with its {weight.shape[0]} rows.",
                 "The tokenizer and the weights do not belong together.",
             )
-        with safe_open(tensor.file, framework="pt") as stored:
-            part = stored.get_slice(name)
-            return {i: part[i : i + 1][0].to(torch.float32).numpy() for i in wanted}
+        parts = {role: reading.rows(part, wanted) for role, part in weight.parts.items()}
+        out = torch.empty(len(wanted), *weight.shape[1:])
+        factor = weight.rows(parts, 0, len(wanted), out)
+        values = (out if factor is None else out * factor[:, None]).numpy()
+        return {i: values[n] for n, i in enumerate(wanted)}
 
 
 def file_sha256(file: Path) -> str:

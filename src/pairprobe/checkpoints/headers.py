@@ -22,12 +22,13 @@ LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
 @dataclass(frozen=True)
 class Tensor:
-    """One stored tensor. nbytes: its size in the file."""
+    """One stored tensor. start: its first byte in the file; nbytes: its size there."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    start: int = 0
 
 
 def read_header(file: Path) -> tuple[dict[str, Tensor], bytes]:
@@ -72,7 +73,7 @@ def read_header(file: Path) -> tuple[dict[str, Tensor], bytes]:
                 f"{file.name}: cut off. {name} ends at byte {8 + length + end}, the file at {size}.",
                 "Download this file again.",
             )
-        tensors[name] = Tensor(file, dtype, shape, end - begin)
+        tensors[name] = Tensor(file, dtype, shape, end - begin, 8 + length + begin)
         places.append((begin, end, name))
     expected = 0
     for begin, end, name in sorted(places):

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from pairprobe.errors import CheckpointError, ExecutionError, at_least, one_of
 from pairprobe.executions import device as devices
-from pairprobe.records import Checkpointed, Observe, Tokens, Usage
+from pairprobe.records import Tokens, Usage
+from pairprobe.rooms import Checkpointed, Observe
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from pairprobe.errors import ConfigError
 from pairprobe.methods.pooling import Pooling
-from pairprobe.records import Checkpointed, Execution, Tokens, Usage, Vectors
+from pairprobe.records import Tokens, Usage, Vectors
+from pairprobe.rooms import Checkpointed, Execution
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from pairprobe.methods.pooling import Pooling
-from pairprobe.records import Checkpointed, Execution, Tokens, Usage, Vectors
+from pairprobe.records import Tokens, Usage, Vectors
+from pairprobe.rooms import Checkpointed, Execution
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""Bytes of stored tensors → torch tensors, whole or single rows. Streamed execution reads for itself."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pairprobe.checkpoints.headers import Tensor
+from pairprobe.errors import CheckpointError
+from pairprobe.rooms import torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+
+def whole(tensor: Tensor) -> torch.Tensor:
+    """The tensor as stored."""
+    import torch
+
+    data = np.frombuffer(read(tensor, [(0, tensor.nbytes)])[0], dtype=np.uint8).copy()
+    return torch.from_numpy(data).view(torch_dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+def rows(tensor: Tensor, ids: Sequence[int]) -> torch.Tensor:
+    """The chosen rows (first dimension) in the order of `ids`, as stored; only they are read."""
+    import torch
+
+    size = tensor.nbytes // max(1, tensor.shape[0])
+    data = np.frombuffer(b"".join(read(tensor, [(i * size, size) for i in ids])), dtype=np.uint8).copy()
+    shape = (len(ids), *tensor.shape[1:])
+    if math.prod(shape) == 0:
+        return torch.empty(shape, dtype=torch_dtype(tensor.dtype))
+    return torch.from_numpy(data).view(torch_dtype(tensor.dtype)).reshape(shape)
+
+
+def read(tensor: Tensor, places: Sequence[tuple[int, int]]) -> list[bytes]:
+    """(offset in the tensor, bytes) → the bytes of each place. Raises CheckpointError where the file ends early."""
+    found = []
+    with tensor.file.open("rb") as stream:
+        for offset, size in places:
+            data = os.pread(stream.fileno(), size, tensor.start + offset)
+            if len(data) != size:
+                raise CheckpointError(f"{tensor.file.name}: ends early.", "Download this file again.")
+            found.append(data)
+    return found

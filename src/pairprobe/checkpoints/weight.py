@@ -1,0 +1,172 @@
+"""How a weight is stored: the base of every format, and the finding of the format that fits a module's tensors."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pairprobe.checkpoints.headers import Tensor
+from pairprobe.errors import CheckpointError
+from pairprobe.rooms import Activations
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One weight of a model, [out, in] for matrices, and the stored tensors it is made from.
+
+    parts: role → stored tensor, everything `rows` needs. step: rows are asked for in multiples of this, the last
+    ones of the matrix aside. activations: how its input is quantised, None where it is not.
+    """
+
+    shape: tuple[int, ...]
+    parts: Mapping[str, Tensor]
+    step: int = 1
+    activations: Activations | None = None
+
+    #: What people call it, as 'AWQ 4 bit, groups of 128'.
+    format: str = field(default="")
+    #: Its natural dense tile is [in, rows]: then `out` of `rows` is best a transposed view of such a buffer.
+    transposed: ClassVar[bool] = False
+    #: Every part's first dimension is `out`: single rows can be read from the file.
+    by_row: ClassVar[bool] = False
+    #: Weights are stored in floating point of at least 16 bits, as trained or published.
+    dense: ClassVar[bool] = False
+
+    def rows(self, parts: Mapping[str, torch.Tensor], start: int, stop: int, out: torch.Tensor) -> torch.Tensor | None:
+        """Make rows `start` … `stop` of the weight dense in `out` [stop − start, in], on the device of `parts`.
+
+        Args:
+            parts: role → stored tensor, in its stored dtype and shape (F8_E8M0 and the like as uint8).
+            out: float32 | bfloat16 | float16, of any strides; overwritten.
+
+        Returns:
+            None, or a factor for each row, float32 [stop − start], which `out` still lacks: W = factor · out.
+            A product is then scaled after it is summed, which is cheaper and, with integers in `out`, more exact.
+        """
+        raise NotImplementedError
+
+    def integers(
+        self,
+        parts: Mapping[str, torch.Tensor],  # noqa: ARG002
+        start: int,  # noqa: ARG002
+        stop: int,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(q int8 [stop − start, in], factor float32 [stop − start]) with W = factor · q, or None for other formats."""
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts.values())
+
+    @property
+    def bits(self) -> float:
+        """Stored bits per weight, scales and zero points included."""
+        return 8 * self.nbytes / max(1, math.prod(self.shape))
+
+
+class Format(Protocol):
+    """A module of `checkpoints.formats`: a new file there is a new format."""
+
+    #: Tensors of one module → the weight they store, or None where this format does not store it.
+    #: `tensors`: name after the module's path → tensor, as {'qweight': …, 'scales': …}; `quantisation`: the config's
+    #: quantization_config, {} without one. Raises CheckpointError where the format is meant, but the tensors do not
+    #: fit together (the message names the module).
+    def recognise(
+        self, module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]
+    ) -> Weight | None: ...
+
+
+@cache
+def formats() -> tuple[tuple[str, Format], ...]:
+    """(name, module) of every format, by file name."""
+    from pairprobe.checkpoints import formats as package
+
+    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+    return tuple((n, importlib.import_module(f"{package.__name__}.{n}")) for n in names)
+
+
+def split(name: str) -> tuple[str, str]:
+    """(module, tensor) of a stored name: 'a.weight' → ('a', 'weight'), 'a.weight.absmax' → ('a', 'weight.absmax')."""
+    module, found, rest = name.partition(".weight.")
+    if found:
+        return module, f"weight.{rest}"
+    module, _, tensor = name.rpartition(".")
+    return module, tensor
+
+
+def weights(tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> dict[str, Weight]:
+    """Every weight that `tensors` store, by the name its dense form would have ('model.norm.weight').
+
+    Each module's tensors are shown to every format; the tensors decide, the config only helps to read them.
+
+    Raises:
+        CheckpointError: tensors that no format, or more than one, takes for its own.
+    """
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, short = split(name)
+        modules.setdefault(module, {})[short] = tensor
+    found: dict[str, Weight] = {}
+    problems: list[str] = []
+    for module, own in modules.items():
+        left = dict(own)
+        claims = []
+        for name, format in formats():
+            try:
+                claimed = format.recognise(module, own, quantisation)
+            except CheckpointError as error:
+                problems += error.problems
+                left = {}
+                break
+            if claimed is not None:
+                claims.append((name, claimed))
+        if len(claims) > 1:
+            problems.append(f"{module}: its tensors fit several formats: {', '.join(n for n, _ in claims)}.")
+            continue
+        if claims:
+            found[f"{module}.weight" if module else "weight"] = claims[0][1]
+            taken = {id(t) for t in claims[0][1].parts.values()}
+            left = {n: t for n, t in left.items() if id(t) not in taken}
+        for short, tensor in left.items():
+            if tensor.dtype in FLOATS:
+                found[f"{module}.{short}" if module else short] = Dense(shape=tensor.shape, parts={"weight": tensor})
+            elif short not in SPARE:
+                problems.append(f"{module}.{short}: {tensor.dtype} {list(tensor.shape)} fits no format that is known.")
+    if problems:
+        shown = problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else [])
+        raise CheckpointError(shown, "Formats that are read: README, 'Formats'.")
+    return found
+
+
+#: Floating-point dtypes that are dense as they are, as safetensors names them.
+FLOATS = ("F64", "F32", "F16", "BF16")
+#: Tensors that state what the shapes say already, or that no state depends on.
+SPARE = ("weight_shape", "weight_format", "g_idx", "weight_g_idx", "position_ids", "num_batches_tracked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Weight):
+    """Stored in floating point, of any rank; every other tensor's rows are its first dimension."""
+
+    dense: ClassVar[bool] = True
+    by_row: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format", {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}[self.dtype])
+
+    @property
+    def dtype(self) -> str:
+        return self.parts["weight"].dtype
+
+    def rows(self, parts: Mapping[str, torch.Tensor], start: int, stop: int, out: torch.Tensor) -> None:
+        """See `Weight.rows`."""
+        out.copy_(parts["weight"][start:stop])

@@ -1,0 +1,138 @@
+"""What rooms ask of each other: protocols, so that a method knows no execution and an execution no format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pairprobe.records import Tokens, Usage
+
+if TYPE_CHECKING:
+    import torch
+
+#: Called by an execution with (depth, states [batch, tokens, width] on the device, indices of the batch's
+#: texts) as soon as a depth is done for a batch; what it does not keep is let go.
+Observe = Callable[[int, Any, "npt.NDArray[np.int64]"], None]
+
+
+#: safetensors' dtype names → torch's; what torch has no dtype for is read as unsigned bytes.
+TORCH = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+    "U32": "uint32", "U16": "uint16", "BOOL": "bool",
+}  # fmt: skip
+
+
+def torch_dtype(stored: str) -> torch.dtype:
+    """The torch dtype in which parts of this stored dtype are handed to `Weight.rows`."""
+    import torch
+
+    found: torch.dtype = getattr(torch, TORCH.get(stored, "uint8"))
+    return found
+
+
+class Stored(Protocol):
+    """One tensor as a file holds it. start: its first byte in the file; nbytes: its size there."""
+
+    @property
+    def file(self) -> Path: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How the input of a matrix is quantised before the product, where the checkpoint says so.
+
+    kind: int8 | fp8 (e4m3). scale: token (one for each token, from its values) | tensor (one for all, from their
+    values) | static (stored, part `input_scale`). group: input columns that share a scale, None for all of them.
+    """
+
+    kind: str
+    scale: str = "token"
+    group: int | None = None
+
+
+class Weight(Protocol):
+    """How one weight of the model is stored, and how rows of it are made dense.
+
+    format: for people. shape: as the model has it, [out, in] for matrices. parts: role → stored tensor, all that
+    must be read. step: rows come in multiples of this (a packed word, a block). transposed: its natural tile is
+    [in, rows]. by_row: every part's first dimension is `out`, so that single rows can be read. activations: None
+    where the input is used as it is.
+    """
+
+    @property
+    def format(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def parts(self) -> Mapping[str, Stored]: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def transposed(self) -> bool: ...
+    @property
+    def by_row(self) -> bool: ...
+    @property
+    def activations(self) -> Activations | None: ...
+
+    def rows(
+        self, parts: Mapping[str, torch.Tensor], start: int, stop: int, out: torch.Tensor
+    ) -> torch.Tensor | None: ...
+
+    def integers(
+        self, parts: Mapping[str, torch.Tensor], start: int, stop: int
+    ) -> tuple[torch.Tensor, torch.Tensor] | None: ...
+
+
+class Checkpointed(Protocol):
+    """What an execution or a method asks of a checkpoint; `checkpoints.checkpoint.Checkpoint` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Any: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def tensors(self) -> dict[str, Any]: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def quantisation(self) -> str | None: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def embedding_name(self) -> str: ...
+    def rows(self, name: str, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...
+
+
+class Execution(Protocol):
+    """How a checkpoint is run."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+    def place(self) -> tuple[str, str]: ...
+    def memory_free(self, device: str) -> int: ...
+    def memory_needed(self, checkpoint: Checkpointed) -> int: ...
+    def refuse(self, checkpoint: Checkpointed) -> str | None: ...
+    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe) -> Usage: ...
