@@ -26,7 +26,8 @@ from transformers import AlbertConfig, AlbertModel, AutoModel
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.errors import CheckpointError, ConfigError, ExecutionError
-from pairprobe.executions.resident import Resident, batches, text_stack
+from pairprobe.executions.batches import batches, text_stack
+from pairprobe.executions.resident import Resident
 from pairprobe.methods.layerwise import Layerwise
 from pairprobe.methods.static import Static
 from pairprobe.records import Tokens, Usage, Vectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,15 @@ class Weight(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor] | None: ...
 
 
+@runtime_checkable
+class Fused(Protocol):
+    """A parameter [experts, rows, in] that is stored expert by expert. of: for each expert, its weights, one below
+    the other."""
+
+    @property
+    def of(self) -> tuple[tuple[Weight, ...], ...]: ...
+
+
 class Checkpointed(Protocol):
     """What an execution or a method asks of a checkpoint; `checkpoints.checkpoint.Checkpoint` is one."""
 
@@ -118,7 +127,17 @@ class Checkpointed(Protocol):
     def layers(self) -> int: ...
     @property
     def embedding_name(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def weights(self) -> Mapping[str, Weight]: ...
     def rows(self, name: str, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...
+    def weight_rows(self, weight: Any, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...
+    def empty_model(self, dtype: str = "float32", attention: str | None = None) -> Any: ...
+    def assigned(self, model: Any, within: str = "") -> Mapping[str, Weight | Fused]: ...
+    def dense(self, weight: Any) -> torch.Tensor: ...
 
 
 class Execution(Protocol):

@@ -5,28 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints import reading
-from pairprobe.checkpoints.headers import Tensor, read_header
+from pairprobe.checkpoints.files import SIDES, TOKENIZER_FILES
+from pairprobe.checkpoints.headers import Tensor
+from pairprobe.checkpoints.names import Experts, assign
+from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.weight import Weight, weights
 from pairprobe.errors import CheckpointError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+if TYPE_CHECKING:
+    import torch
+
 #: Kinds of model that number positions from pad_token_id + 1, so that the table's first rows serve no text.
 SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm")
 HASHED_WHOLE = 2 * 2**30  # bytes; above this a content hash takes samples
-#: Files beside the tokenizer's own that change the tokens it makes.
-TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,12 @@ class Checkpoint:
         where: str | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        files: Sequence[Path | Remote] | None = None,
     ) -> Checkpoint:
-        """Open a folder, or raise one CheckpointError that lists everything it lacks."""
+        """Open a folder, or raise one CheckpointError that lists everything it lacks.
+
+        files: the weights, where they are not in the folder; None: as the folder's own index has it.
+        """
         folder = Path(folder)
         name = name or folder.name
         problems = []
@@ -64,30 +70,24 @@ class Checkpoint:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             problems.append(f"{name}: no config.json in {folder}.")
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
             problems.append(f"{name}: config.json cannot be read ({error}).")
         if not isinstance(config, dict):
             problems.append(f"{name}: config.json is JSON, but no object.")
             config = {}
         if not any((folder / file).exists() for file in TOKENIZER_FILES):
             problems.append(f"{name}: no tokenizer ({TOKENIZER_FILES[0]}) in {folder}.")
-        files, missing = _weight_files(folder, name)
-        problems += missing
+        problems += weight_files.pointers(folder, name)
+        if files is None:
+            files, missing = weight_files.weight_files(folder, name)
+            problems += missing
         if config.get("auto_map") and not trust_remote_code and not config.get("model_type"):
             problems.append(f"{name}: the checkpoint needs Python code of its own, which is not run.")
         if problems:
             raise CheckpointError(problems, "Get the whole repository again, or choose another model.source.")
-        tensors: dict[str, Tensor] = {}
-        digest = []
-        for file in files:
-            found, raw = read_header(file)
-            twice = sorted(tensors.keys() & found.keys())
-            if twice:
-                raise CheckpointError(f"{name}: {twice[0]} is stored in two files, {file.name} being one.")
-            tensors |= found
-            digest.append(raw)
-        if not tensors:
-            raise CheckpointError(f"{name}: the weight files hold no tensors.", "Get the repository again.")
+        indexed = [f.name for f in files] != [weight_files.SINGLE]
+        placed = weight_files.weight_map(folder, name) if indexed else None
+        tensors, headers = weight_files.read_headers(files, placed, name)
         return cls(
             name,
             folder,
@@ -95,7 +95,7 @@ class Checkpoint:
             revision,
             config,
             tensors,
-            b"".join(digest),
+            headers,
             trust_remote_code,
         )
 
@@ -181,17 +181,20 @@ class Checkpoint:
         """What these weights are: hub commit, or a content hash.
 
         `sha256:` covers config, tokenizer and every byte of the weights; `sampled:` (checkpoints over 2 GiB)
-        covers config, tokenizer, headers and 256 blocks of 64 KiB spread over each file.
+        covers config, tokenizer, headers and 256 blocks of 64 KiB spread over each file; `tagged:` (behind a URL)
+        covers config, tokenizer, headers, and each file's size and the server's tag for it.
         """
         if self.revision:
             return f"commit:{self.revision}"
         whole = self.nbytes <= HASHED_WHOLE
         digest = hashlib.sha256()
-        for side in ("config.json", *TOKENIZER_FILES, *TOKENIZER_SETTINGS):
+        for side in SIDES:
             digest.update(side.encode())
             if (self.folder / side).exists():
                 digest.update((self.folder / side).read_bytes())
-        for file in sorted({t.file for t in self.tensors.values()}):
+        for remote in self._remotes:
+            digest.update(f"{remote.name} {remote.size} {remote.sha256 or remote.etag}\n".encode())
+        for file in [] if self.remote else sorted({t.file for t in self.tensors.values()}):
             if whole:
                 digest.update(bytes.fromhex(file_sha256(file)))
             else:
@@ -201,12 +204,33 @@ class Checkpoint:
                         stream.seek(int(start))
                         digest.update(stream.read(65536))
         digest.update(self.headers)
-        return ("sha256:" if whole else "sampled:") + digest.hexdigest()
+        kind = "tagged" if self.remote else "sha256" if whole else "sampled"
+        return f"{kind}:{digest.hexdigest()}"
+
+    @property
+    def remote(self) -> bool:
+        """The weights are not on this machine: rows can be read, layers would be gigabytes each time."""
+        return bool(self._remotes)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes of weights, headers and what else came by our own requests so far; 0 for local files."""
+        return sum(web.fetched for web in {id(r.web): r.web for r in self._remotes}.values())
+
+    @cached_property
+    def _remotes(self) -> list[Remote]:
+        found = {t.remote.url: t.remote for t in self.tensors.values() if t.remote}
+        return [found[url] for url in sorted(found)]
 
     def check_sha256(self, expected: str) -> None:
         """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""
         files = sorted({t.file for t in self.tensors.values()})
-        actual = file_sha256(files[0]) if len(files) == 1 else f"{len(files)} files"
+        if len(files) > 1:
+            actual = f"{len(files)} files"
+        elif self.remote:  # the hub states it; what no server states cannot be known without every byte
+            actual = self._remotes[0].sha256 or "unknown: it lies behind a URL"
+        else:
+            actual = file_sha256(files[0])
         if actual != expected:
             raise CheckpointError(
                 f"{self.name}: {files[0].name} has sha256 {actual}, but model.sha256 is {expected}.",
@@ -227,24 +251,58 @@ class Checkpoint:
         except Exception as error:
             raise CheckpointError(f"{self.name}: its tokenizer cannot be read ({_first_line(error)}).") from error
 
-    def empty_model(self) -> Any:
-        """The base model on the meta device: modules and shapes, no weights."""
-        import torch
-        from transformers import AutoConfig, AutoModel
+    def empty_model(self, dtype: str = "float32", attention: str | None = None) -> Any:
+        """The base model without its weights: large parameters on the meta device, buffers real and on the CPU.
 
+        Buffers that no file stores (rotary frequencies, position ids, embedding scales) are thus what transformers
+        itself computes, on a real device and in its own precision. dtype: of the parameters.
+        """
+        import torch
+        from torch.overrides import TorchFunctionMode
+        from transformers import AutoConfig, AutoModel
+        from transformers.utils import logging
+
+        class EmptyOnMeta(TorchFunctionMode):
+            """torch.empty, which parameters are made with, gives no memory; all other tensors are real."""
+
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                more = {"device": "meta"} if func is torch.empty else {}
+                return func(*args, **{**(kwargs or {}), **more})
+
+        logging.set_verbosity_error()
         try:
             config = AutoConfig.from_pretrained(
                 self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
             )
-            with torch.device("meta"):
-                return AutoModel.from_config(config, trust_remote_code=self.trust_remote_code)
+            config.quantization_config = None  # the formats are ours to read
+            for part in (config, config.get_text_config()):
+                part._experts_implementation = "eager"  # one expert after the other: each is read when it is needed
+            with EmptyOnMeta():
+                return AutoModel.from_config(
+                    config,
+                    dtype=getattr(torch, dtype),
+                    attn_implementation=attention,
+                    trust_remote_code=self.trust_remote_code,
+                ).eval()
         except Exception as error:
+            step = (
+                "A newer transformers may know it. If it needs its own Python code and you trust that: "
+                "model.trust_remote_code=true"
+            )
+            if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
+                step = "This architecture does not know it: execution.attention=eager"
             raise CheckpointError(
                 f"{self.name}: transformers cannot build model_type '{self.config.get('model_type')}' "
                 f"({_first_line(error)}).",
-                "A newer transformers may know it. If it needs its own Python code and you trust that: "
-                "model.trust_remote_code=true",
+                step,
             ) from error
+
+    def assigned(self, model: Any, within: str = "") -> dict[str, Weight | Experts]:
+        """Parameter of `model` → the stored weight that fills it. Raises CheckpointError, see `names.assign`."""
+        try:
+            return assign(model, self.weights, within)
+        except CheckpointError as error:
+            raise CheckpointError([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
 
     @cached_property
     def embedding_name(self) -> str:
@@ -273,9 +331,14 @@ class Checkpoint:
         Raises:
             CheckpointError: its format does not store rows apart, or an index is outside the matrix.
         """
+        return self.weight_rows(self.weights[name], ids, name)
+
+    def weight_rows(
+        self, weight: Weight, ids: Iterable[int], name: str = "a table"
+    ) -> dict[int, npt.NDArray[np.float32]]:
+        """`rows` of a weight that is at hand."""
         import torch
 
-        weight = self.weights[name]
         wanted = sorted(set(ids))
         if not weight.by_row:
             raise CheckpointError(f"{self.name}: {name} is stored as {weight.format}, whose rows cannot be read alone.")
@@ -291,41 +354,19 @@ class Checkpoint:
         values = (out if factor is None else out * factor[:, None]).numpy()
         return {i: values[n] for n, i in enumerate(wanted)}
 
+    def dense(self, weight: Weight) -> torch.Tensor:
+        """The whole of a small weight, read and dequantised: float32, on the CPU."""
+        import torch
+
+        out = torch.empty(weight.shape)
+        factor = weight.rows({role: reading.whole(p) for role, p in weight.parts.items()}, 0, weight.shape[0], out)
+        return out if factor is None else out.mul_(factor.view(-1, *[1] * (out.ndim - 1)))
+
 
 def file_sha256(file: Path) -> str:
     """sha256 of a file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _weight_files(folder: Path, name: str) -> tuple[list[Path], list[str]]:
-    # the single file first, as transformers chooses where a conversion has left both
-    if (folder / SINGLE).exists():
-        return [folder / SINGLE], []
-    if (folder / INDEX).exists():
-        try:
-            placed = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-            names = sorted({str(n) for n in placed if isinstance(n, str) or _no_file_name(n)})
-        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return [], [f"{name}: {INDEX} cannot be read ({error!r})."]
-        missing = [n for n in names if not (folder / n).exists()]
-        if missing:
-            shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-            return [], [f"{name}: {len(missing)} of {len(names)} weight files are missing: {shown}."]
-        return [folder / n for n in names], []
-    pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if pickles:
-        return [], [
-            f"{name}: {pickles[0].name} is a pickle, which can run any code when opened, and is refused. "
-            "Convert it to safetensors first."
-        ]
-    others = sorted(f.name for f in folder.glob("*.safetensors"))
-    hint = f" There is {others[0]}: if it holds the whole model, call it {SINGLE}." if len(others) == 1 else ""
-    return [], [f"{name}: no weights ({SINGLE}, or {INDEX} with its files) in {folder}.{hint}"]
-
-
-def _no_file_name(value: Any) -> bool:
-    raise ValueError(f"{value!r} is no file name")
 
 
 def _first_line(error: BaseException) -> str:

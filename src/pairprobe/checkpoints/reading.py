@@ -38,12 +38,33 @@ def rows(tensor: Tensor, ids: Sequence[int]) -> torch.Tensor:
 
 
 def read(tensor: Tensor, places: Sequence[tuple[int, int]]) -> list[bytes]:
-    """(offset in the tensor, bytes) → the bytes of each place. Raises CheckpointError where the file ends early."""
+    """(offset in the tensor, bytes) → the bytes of each place; of a remote file nothing else is fetched.
+
+    Raises:
+        CheckpointError: the file ends early, is gone, or cannot be reached.
+    """
+    if tensor.remote is not None:
+        return tensor.remote.read([(tensor.start + offset, size) for offset, size in places])
     found = []
-    with tensor.file.open("rb") as stream:
-        for offset, size in places:
-            data = os.pread(stream.fileno(), size, tensor.start + offset)
-            if len(data) != size:
-                raise CheckpointError(f"{tensor.file.name}: ends early.", "Download this file again.")
-            found.append(data)
+    try:
+        with tensor.file.open("rb") as stream:
+            for offset, size in places:
+                data = _pread(stream.fileno(), size, tensor.start + offset)
+                if len(data) != size:
+                    raise CheckpointError(f"{tensor.file.name}: ends early.", "Download this file again.")
+                found.append(data)
+    except OSError as error:
+        raise CheckpointError(f"{tensor.file.name}: cannot be read ({error.strerror}).") from None
     return found
+
+
+def _pread(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes, or what there is: one call of the system's gives 2 GiB at most."""
+    data = os.pread(descriptor, size, offset)
+    if not data or len(data) == size:
+        return data
+    pieces = [data]
+    while data and sum(map(len, pieces)) < size:
+        data = os.pread(descriptor, size - sum(map(len, pieces)), offset + sum(map(len, pieces)))
+        pieces.append(data)
+    return b"".join(pieces)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pairprobe.errors import ConfigError, ExecutionError
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def check_name(device: str) -> None:
@@ -55,6 +58,37 @@ def choose(device: str) -> tuple[str, str]:
             "Mend that, or say that the CPU is meant: execution.device=cpu.",
         )
     return "cpu", "no accelerator found; computing on the CPU"
+
+
+def dtype_for(dtype: str, device: str) -> str:
+    """The dtype to compute in. auto: bfloat16 on GPUs that have it and on CPUs with AMX, else float32.
+
+    Never float16 by itself: real activations overflow it.
+    """
+    import torch
+
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
+    if device == "cpu" and torch.cpu._is_amx_tile_supported():
+        return "bfloat16"
+    return "float32"
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Within, torch computes with this many CPU threads; None leaves its choice. Afterwards as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if number:
+            torch.set_num_threads(before)
 
 
 def nvidia_expected() -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,8 @@ import numpy.typing as npt
 
 from pairprobe.errors import CheckpointError, ExecutionError, at_least, one_of
 from pairprobe.executions import device as devices
+from pairprobe.executions.batches import batches, right_padded, text_stack
+from pairprobe.executions.states import Phase, finite, out_of_memory
 from pairprobe.records import Tokens, Usage
 from pairprobe.rooms import Checkpointed, Observe
 
@@ -103,13 +103,13 @@ class Resident:
         peaks: dict[str, int] = {}
         model = None
         try:
-            with _phase("load", device, seconds, peaks):
+            with Phase("load", device, seconds, peaks):
                 model = self._load(checkpoint, device)
-            with _phase("forward", device, seconds, peaks), torch.inference_mode():
+            with Phase("forward", device, seconds, peaks), torch.inference_mode():
                 for rows in batches(tokens.lengths, self.batch_tokens):
                     self._batch(checkpoint, model, tokens, rows, device, observe)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             first = (str(error).splitlines() or [""])[0]
             raise ExecutionError(
@@ -142,7 +142,7 @@ class Resident:
                 ignore_mismatched_sizes=True,  # listed below, with our own words
             )
         except Exception as error:
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 raise
             first = str(error).strip().split("\n")[0][:300] or type(error).__name__
             step = "If it needs its own Python code and you trust that: model.trust_remote_code=true"
@@ -177,12 +177,7 @@ class Resident:
         stack, hidden = text_stack(model)
 
         def see(depth: int, states: torch.Tensor) -> None:
-            if not torch.isfinite(states).all():
-                bad = (~torch.isfinite(states).all(-1) & on_device).any(-1).cpu().numpy()
-                if bad.any():
-                    _not_finite(checkpoint, tokens, depth, rows[bad], self.dtype)
-                states = states.masked_fill(~on_device[..., None], 0.0)  # only padding is not finite
-            observe(depth, states, rows)
+            observe(depth, finite(states, on_device, checkpoint.name, tokens, depth, rows), rows)
 
         def hook(depth: int) -> Any:
             def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -201,91 +196,3 @@ class Resident:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """CUDA raises its own kind; the CPU's and Metal's allocators raise RuntimeErrors with these words."""
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(w in str(error) for w in words)
-
-
-def text_stack(model: torch.nn.Module) -> tuple[Any, torch.nn.ModuleList]:
-    """The module that runs text, and its list of layers.
-
-    Raises:
-        CheckpointError: the model is not embeddings → one list of layers → norm.
-    """
-    import torch
-
-    stack: Any = getattr(model, "language_model", model)
-    count = stack.config.get_text_config().num_hidden_layers
-    lists = [m for m in stack.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
-    if not lists:
-        raise CheckpointError(
-            f"{type(model).__name__}: no list of {count} layers found in it; its states cannot be observed."
-        )
-    return stack, lists[0]
-
-
-def batches(lengths: npt.NDArray[Any], batch_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of texts, longest first, so that each batch padded to its longest stays within `batch_tokens`.
-
-    Longest first: memory that does not suffice shows at once. A text longer than the limit runs alone.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // int(lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
-def right_padded(tokens: Tokens, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """ids int64 [batch, longest] and mask bool of the same shape, True at real tokens.
-
-    Padding repeats the text's first token: its row of the embedding is needed anyway, while a pad token's may
-    never have been trained, and what is masked is still multiplied by zero, which NaN survives.
-    """
-    longest = max(len(tokens.of[r]) for r in rows)
-    ids = np.empty((len(rows), longest), dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=bool)
-    for i, row in enumerate(rows):
-        n = len(tokens.of[row])
-        ids[i] = tokens.of[row].ids[0]
-        ids[i, :n] = tokens.of[row].ids
-        mask[i, :n] = True
-    return ids, mask
-
-
-def _not_finite(checkpoint: Checkpointed, tokens: Tokens, depth: int, rows: npt.NDArray[np.int64], dtype: str) -> None:
-    named = "; ".join(tokens.texts.texts[r].text[:60] for r in rows[:3]) + (" …" if len(rows) > 3 else "")
-    raise ExecutionError(
-        f"{checkpoint.name}: state {depth} is not finite (NaN or infinite) in {len(rows)} texts: {named}",
-        "float16 overflows on some models: choose execution.dtype=float32 or bfloat16."
-        if dtype == "float16"
-        else "The weights are probably damaged: compare their hash with the publisher's.",
-    )
-
-
-class _phase:
-    """Time and GPU peaks of one phase, written into the two dicts."""
-
-    def __init__(self, name: str, device: str, seconds: dict[str, float], peaks: dict[str, int]) -> None:
-        self.name, self.device, self.seconds, self.peaks = name, device, seconds, peaks
-
-    def __enter__(self) -> None:
-        import torch
-
-        if self.device.startswith("cuda"):
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # there is no peak to reset before
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
-            self.peaks[f"gpu_peak_allocated/{self.name}"] = torch.cuda.max_memory_allocated(self.device)
-            self.peaks[f"gpu_peak_reserved/{self.name}"] = torch.cuda.max_memory_reserved(self.device)
-        self.seconds[self.name] = time.perf_counter() - self.start

@@ -1,0 +1,114 @@
+"""Which stored weights fill which parameters of transformers' model: its own renamings, and experts it fuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pairprobe.checkpoints.weight import Weight
+from pairprobe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+#: Parameters whose absence changes no hidden state: the pooler sits on top of the last one.
+HARMLESS = ("pooler.",)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A parameter [experts, rows, in] that checkpoints store expert by expert. of: for each expert, its weights, one
+    below the other."""
+
+    of: tuple[tuple[Weight, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.of), sum(w.shape[0] for w in self.of[0]), *self.of[0][0].shape[1:])
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        return tuple(w for expert in self.of for w in expert)
+
+
+def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = "") -> dict[str, Weight | Experts]:
+    """Parameter (and persistent buffer) of `model` → the stored weight that fills it.
+
+    within: the part of the model that must be filled, as 'language_model.'; what lies outside it is left out.
+
+    Raises:
+        CheckpointError: a parameter is not stored, is stored in another shape, or is joined in a way not known here.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    rename = _renamer(model, wanted)
+    found: dict[str, Weight | Experts] = {}
+    joined: dict[str, dict[str, list[tuple[str, Weight]]]] = {}
+    operations: dict[str, list[str]] = {}
+    for name, weight in weights.items():
+        target, converter = rename(name)
+        if target not in wanted or not target.startswith(within):
+            continue
+        if converter is None:
+            found[target] = weight
+        else:
+            pattern, steps = converter
+            joined.setdefault(target, {}).setdefault(pattern, []).append((name, weight))
+            operations[target] = steps
+    problems = []
+    for target, by_pattern in joined.items():
+        steps = operations[target]
+        if steps not in (["MergeModulelist"], ["MergeModulelist", "Concatenate"]):
+            problems.append(f"{target}: its parts are joined by {', '.join(steps)}, which is not read here.")
+            continue
+        columns = [[w for _, w in sorted(column, key=lambda c: _natural(c[0]))] for column in by_pattern.values()]
+        if len({len(c) for c in columns}) != 1:
+            problems.append(f"{target}: its experts are not all stored ({[len(c) for c in columns]}).")
+            continue
+        found[target] = Experts(tuple(zip(*columns, strict=True)))
+    absent = sorted(
+        n
+        for n in wanted
+        if n.startswith(within) and n not in found and not n.startswith(HARMLESS) and n not in operations
+    )
+    wrong = sorted(n for n, w in found.items() if tuple(w.shape) != wanted[n])
+    if absent:
+        problems.append(f"{len(absent)} tensors of the model are not in its files: {_some(absent)}.")
+    if wrong:
+        shapes = [f"{n} {list(found[n].shape)}, where the config wants {list(wanted[n])}" for n in wrong]
+        problems.append(f"{len(wrong)} tensors of the model are stored in another shape: {_some(shapes)}.")
+    if problems:
+        raise CheckpointError(
+            problems, "Get the checkpoint again; its weights and its config.json do not belong together."
+        )
+    return found
+
+
+def _renamer(model: torch.nn.Module, wanted: Mapping[str, Any]) -> Any:
+    """name → (parameter, None), or (parameter, (pattern, operations)) where several stored weights are joined."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+
+    conversions = get_model_conversion_mapping(model) or []
+    converters = [c for c in conversions if isinstance(c, WeightConverter)]
+    renamings = [c for c in conversions if not isinstance(c, WeightConverter)]
+    prefix = str(getattr(model, "base_model_prefix", ""))
+
+    def rename(name: str) -> tuple[str, tuple[str, list[str]] | None]:
+        target, pattern = rename_source_key(name, renamings, converters, prefix, wanted)
+        if pattern is None:
+            return target, None
+        used = next(c for c in converters if pattern in c.source_patterns)
+        return target, (pattern, [type(step).__name__ for step in used.operations])
+
+    return rename
+
+
+def _natural(name: str) -> list[Any]:
+    """Sorts 'experts.10' after 'experts.9'."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

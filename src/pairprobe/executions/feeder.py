@@ -1,0 +1,229 @@
+"""Layers' stored tensors, read ahead of their use into buffers that are allocated once.
+
+A thread reads layer i + 1 while layer i computes. On CUDA the buffers are pinned, and a stream of its own copies
+them to the device, so that reading, copying and computing overlap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pairprobe.errors import CheckpointError
+from pairprobe.rooms import Stored, torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+ALIGNED = 64  # bytes; every dtype's views begin at a multiple of its size
+CHUNK = 32 * 2**20  # bytes asked of the kernel at once
+BUFFERS = 2
+
+
+def layout(parts: Sequence[Stored]) -> tuple[list[int], int]:
+    """(offset of each part in a buffer, bytes in all)."""
+    offsets, end = [], 0
+    for part in parts:
+        offsets.append(end)
+        end += -(-part.nbytes // ALIGNED) * ALIGNED
+    return offsets, end
+
+
+def buffer_bytes(layers: Sequence[Sequence[Stored]]) -> int:
+    """Bytes of one buffer: the largest layer as stored."""
+    return max((layout(parts)[1] for parts in layers), default=0)
+
+
+class Feeder:
+    """Iterates over layers; each comes as its parts, typed and shaped as stored, on the device, until the next.
+
+    Args:
+        layers: the stored tensors of each layer, in the order of use.
+        drop: pages of the files that were not in the machine's cache before are dropped from it once read.
+        ahead: read the next layer meanwhile, in a second buffer.
+
+    Attributes:
+        seconds: read (of the reading thread), wait (of the computing one, for a layer that was not there yet).
+        read_bytes: so far.
+    """
+
+    def __init__(
+        self, layers: Sequence[Sequence[Stored]], device: str, *, drop: bool = False, ahead: bool = True
+    ) -> None:
+        import torch
+
+        self.layers, self.device, self.drop = layers, device, drop
+        self.seconds = {"read": 0.0, "wait": 0.0}
+        self.read_bytes = 0
+        self._cuda = device.startswith("cuda")
+        size = buffer_bytes(layers)
+        count = BUFFERS if ahead else 1
+        self._host = [_pinned(size) if self._cuda else _pages(size) for _ in range(count)]
+        self._there = self._host
+        self._stream: Any = None
+        if self._cuda:
+            self._there = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(count)]
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copied: list[Any] = [None] * count
+        self._free: queue.Queue[tuple[int, Any] | None] = queue.Queue()
+        self._ready: queue.Queue[tuple[int, Any] | BaseException] = queue.Queue()
+        self._files: dict[Path, int] = {}
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        import torch
+
+        for index in range(len(self._host)):
+            self._free.put((index, None))
+        thread = threading.Thread(target=self._read_all, name="pairprobe-reader", daemon=True)
+        thread.start()
+        try:
+            for parts in self.layers:
+                start = time.perf_counter()
+                found = self._ready.get()
+                self.seconds["wait"] += time.perf_counter() - start
+                if isinstance(found, BaseException):
+                    raise found
+                index, copied = found
+                if copied is not None:
+                    torch.cuda.current_stream(self.device).wait_event(copied)
+                yield self._views(self._there[index], parts)
+                self._free.put((index, self._event()))
+        finally:
+            self._free.put(None)
+            thread.join()
+            for file in self._files.values():
+                os.close(file)
+            self._files.clear()
+
+    def _event(self) -> Any:
+        """Marks what the computing stream has been given so far."""
+        import torch
+
+        if not self._cuda:
+            return None
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _views(self, buffer: torch.Tensor, parts: Sequence[Stored]) -> list[torch.Tensor]:
+        import torch
+
+        on_mps = self.device == "mps"
+        views = []
+        for part, offset in zip(parts, layout(parts)[0], strict=True):
+            dtype = torch_dtype(part.dtype)
+            if part.nbytes == 0:
+                views.append(torch.empty(part.shape, dtype=dtype, device=self.device))
+                continue
+            view = buffer[offset : offset + part.nbytes].view(dtype).reshape(part.shape)
+            views.append(view.to(self.device) if on_mps else view)
+        return views
+
+    def _read_all(self) -> None:
+        import torch
+
+        try:
+            for parts in self.layers:
+                given = self._free.get()
+                if given is None:
+                    return
+                index, used = given
+                if self._copied[index] is not None:
+                    self._copied[index].synchronize()
+                start = time.perf_counter()
+                self._read(parts, self._host[index])
+                self.seconds["read"] += time.perf_counter() - start
+                copied = None
+                if self._cuda:
+                    if used is not None:
+                        self._stream.wait_event(used)
+                    size = layout(parts)[1]
+                    with torch.cuda.stream(self._stream):
+                        self._there[index][:size].copy_(self._host[index][:size], non_blocking=True)
+                        copied = torch.cuda.Event()
+                        copied.record(self._stream)
+                    self._copied[index] = copied
+                self._ready.put((index, copied))
+        except BaseException as error:  # to be raised where the layer is awaited
+            self._ready.put(error)
+
+    def _read(self, parts: Sequence[Stored], buffer: torch.Tensor) -> None:
+        view = memoryview(buffer.numpy())
+        places = sorted(zip(parts, layout(parts)[0], strict=True), key=lambda p: (str(p[0].file), p[0].start))
+        for part, offset in places:
+            file = self._open(part.file)
+            cold = self.drop and not cached(file, part.start, part.nbytes)
+            done = 0
+            while done < part.nbytes:
+                end = min(done + CHUNK, part.nbytes)
+                n = os.preadv(file, [view[offset + done : offset + end]], part.start + done)
+                if n == 0:
+                    raise CheckpointError(
+                        f"{part.file.name}: ends at byte {part.start + done}, within a tensor that its header promises.",
+                        "The file has changed since it was opened. Download it again.",
+                    )
+                done += n
+            self.read_bytes += part.nbytes
+            if cold:
+                forget(file, part.start, part.nbytes)
+
+    def _open(self, path: Path) -> int:
+        if path not in self._files:
+            try:
+                self._files[path] = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise CheckpointError(f"{path.name}: cannot be read ({error.strerror}).") from error
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._files[path], 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return self._files[path]
+
+
+def _pinned(size: int) -> torch.Tensor:
+    import torch
+
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def _pages(size: int) -> torch.Tensor:
+    """Anonymous memory in huge pages where there are any: its first use is then several times as fast."""
+    import torch
+
+    if size == 0 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    pages = mmap.mmap(-1, size)
+    with contextlib.suppress(OSError):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8)  # keeps the mapping alive
+
+
+def cached(file: int, start: int, nbytes: int) -> bool:
+    """Whether the kernel holds this range of the file, by three probes that read nothing from the disk.
+
+    True where the system cannot tell: then nothing is dropped that might be somebody's.
+    """
+    flag = getattr(os, "RWF_NOWAIT", None)
+    if flag is None or nbytes == 0:
+        return True
+    probe = bytearray(1)
+    for place in (start + nbytes // 2, start + nbytes - 1, start + nbytes // 4):
+        try:
+            os.preadv(file, [probe], place, flag)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
+def forget(file: int, start: int, nbytes: int) -> None:
+    """Let the kernel drop this range of the file from its cache."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(file, start, nbytes, os.POSIX_FADV_DONTNEED)

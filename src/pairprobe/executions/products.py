@@ -1,0 +1,156 @@
+"""Products with weights as they are stored: rows are made dense a tile at a time, in a buffer that is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pairprobe.errors import ExecutionError
+from pairprobe.rooms import Weight
+
+if TYPE_CHECKING:
+    import torch
+
+Parts = Mapping[str, "torch.Tensor"]
+#: Bytes of a dense tile: on the CPU it stays in the caches between being written and being multiplied.
+TILE_CPU = 8 * 2**20
+TILE_GPU = 512 * 2**20
+
+
+class Workshop:
+    """What all products of one pass share: the tile, the device, and which rows of a batch are real.
+
+    dtype: of computation. as_stored: quantise activations where the checkpoint says so. real: int [rows], the
+    flattened places of real tokens in the batch at work, None where none is padding: padded ones are not computed.
+    """
+
+    def __init__(self, device: str, dtype: torch.dtype, as_stored: bool) -> None:
+        import torch
+
+        self.device, self.dtype, self.as_stored = device, dtype, as_stored
+        self.real: torch.Tensor | None = None
+        self.shape: tuple[int, ...] = ()
+        size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
+        self._tile = torch.empty(size, dtype=dtype, device=device)
+
+    def batch(self, mask: torch.Tensor, real: torch.Tensor | None) -> None:
+        """What follows is computed for a batch with this mask [batch, tokens]."""
+        self.shape, self.real = tuple(mask.shape), real
+
+    def tile(self, rows: int, columns: int, transposed: bool) -> torch.Tensor:
+        """[rows, columns], of undefined content; its memory is [columns, rows] where `transposed`."""
+        flat = self._tile[: rows * columns]
+        return flat.view(columns, rows).t() if transposed else flat.view(rows, columns)
+
+    def height(self, weight: Weight) -> int:
+        """Rows of `weight` in a tile, a multiple of its step."""
+        import torch
+
+        step, (rows, columns) = weight.step, weight.shape[-2:]
+        if columns * step > len(self._tile):  # one step of a very wide matrix
+            self._tile = torch.empty(columns * step, dtype=self.dtype, device=self.device)
+        return min(rows, max(step, len(self._tile) // columns // step * step))
+
+    def dense(self, weight: Weight, parts: Parts, out: torch.Tensor) -> None:
+        """Fill `out`, of the weight's shape."""
+        factor = weight.rows(parts, 0, weight.shape[0], out)
+        if factor is not None:
+            out.mul_(factor.to(out.dtype).view(-1, *[1] * (out.ndim - 1)))
+
+    def product(self, x: torch.Tensor, weight: Weight, parts: Parts) -> torch.Tensor:
+        """x [n, in] · Wᵀ → [n, out], quantising x first where the checkpoint does and `as_stored` is set."""
+        import torch
+
+        rows = weight.shape[0]
+        out = torch.empty(x.shape[0], rows, dtype=x.dtype, device=x.device)
+        if self.as_stored and weight.activations is not None:
+            from pairprobe.executions.activations import quantise
+
+            rounded = quantise(x, weight.activations, parts.get("input_scale"))
+            if rounded.integers is not None and weight.integers(parts, 0, min(rows, weight.step)) is not None:
+                return self._integer_product(rounded.integers, rounded.scale, weight, parts, out)
+            x = rounded.values
+        height = self.height(weight)
+        for start in range(0, rows, height):
+            stop = min(start + height, rows)
+            tile = self.tile(stop - start, weight.shape[1], weight.transposed)
+            factor = weight.rows(parts, start, stop, tile)
+            if factor is not None and x.dtype == torch.float16:  # unscaled sums may overflow
+                tile.mul_(factor.to(tile.dtype)[:, None])
+                factor = None
+            torch.mm(x, tile.t(), out=out[:, start:stop])
+            if factor is not None:
+                out[:, start:stop].mul_(factor.to(out.dtype))
+        return out
+
+    def _integer_product(
+        self, x: torch.Tensor, scale: torch.Tensor, weight: Weight, parts: Parts, out: torch.Tensor
+    ) -> torch.Tensor:
+        """int8 · int8 summed in int32, which is exact, then scaled by token and by row."""
+        import torch
+
+        n, rows = x.shape[0], weight.shape[0]
+        least = 17 if x.is_cuda else 1  # cuBLASLt's smallest
+        if n < least:
+            x = torch.cat([x, x.new_zeros(least - n, x.shape[1])])
+        height = max(weight.step, min(rows, 8192) // weight.step * weight.step)
+        for start in range(0, rows, height):
+            stop = min(start + height, rows)
+            found = weight.integers(parts, start, stop)
+            assert found is not None
+            q, factor = found
+            sums = torch._int_mm(x, q.t())[:n]
+            out[:, start:stop] = (sums.to(torch.float32) * scale) * factor
+        return out
+
+
+class Linear:
+    """Stands in for the forward of one nn.Linear: the same product, from the weight as it is stored."""
+
+    def __init__(self, module: torch.nn.Module, weight: Weight, workshop: Workshop) -> None:
+        self.module, self.weight, self.workshop = module, weight, workshop
+        self.parts: Parts = {}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        shape = x.shape
+        flat = x.reshape(-1, shape[-1])
+        real = self.workshop.real
+        if real is not None and tuple(shape[:-1]) == self.workshop.shape:
+            some = self._of(flat[real])
+            y = some.new_zeros(flat.shape[0], some.shape[1])
+            y[real] = some
+        else:
+            y = self._of(flat)
+        return y.view(*shape[:-1], y.shape[-1])
+
+    def _of(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.workshop.product(x, self.weight, self.parts)
+        bias: Any = self.module.bias
+        return y if bias is None else y.add_(bias)
+
+
+class Table:
+    """Stands in for a parameter [experts, rows, in] that is only ever indexed by expert: dense one at a time."""
+
+    def __init__(self, of: tuple[tuple[Weight, ...], ...], workshop: Workshop) -> None:
+        self.of, self.workshop = of, workshop
+        self.parts: list[list[Parts]] = []
+        self.shape = (len(of), sum(w.shape[0] for w in of[0]), *of[0][0].shape[1:])
+        self.dtype, self.device = workshop.dtype, workshop.device
+
+    def __getitem__(self, expert: Any) -> torch.Tensor:
+        import torch
+
+        index = int(expert)
+        out = torch.empty(self.shape[1:], dtype=self.workshop.dtype, device=self.workshop.device)
+        start = 0
+        for weight, parts in zip(self.of[index], self.parts[index], strict=True):
+            self.workshop.dense(weight, parts, out[start : start + weight.shape[0]])
+            start += weight.shape[0]
+        return out
+
+    def __getattr__(self, name: str) -> Any:
+        raise ExecutionError(
+            f"an expert layer asks for '{name}' of all its experts at once; they are read one by one.",
+            "execution=resident runs it whole.",
+        )

@@ -1,0 +1,93 @@
+"""A model as what comes before its layers, the layers one by one, and what comes after: transformers' own code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pairprobe.errors import CheckpointError
+from pairprobe.executions.batches import text_stack
+
+if TYPE_CHECKING:
+    import torch
+
+STATES = "hidden_states"
+
+
+@dataclass(frozen=True)
+class Call:
+    """With what a layer is called for one batch, its states left out: masks, rotary tables, flags."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    named: bool
+
+    def __call__(self, layer: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+        """Run `layer` on `states`."""
+        out = (
+            layer(*self.args, **{STATES: states}, **self.kwargs)
+            if self.named
+            else layer(states, *self.args, **self.kwargs)
+        )
+        return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
+
+
+class Sequence:
+    """Runs everything of a model but its layers, and learns how the model calls each of them.
+
+    The model's own forward runs with the layers taken out: what it hands to each layer is kept, and what it makes
+    of the last one's output is its last state. So masks, windows, rotary tables and embedding scales are the
+    architecture's own, without code for any of them here.
+
+    Raises:
+        CheckpointError: there is no single list of layers, or something happens between two of them.
+    """
+
+    def __init__(self, model: torch.nn.Module, name: str) -> None:
+        self.name = name
+        self.stack, self.layers = text_stack(model)
+
+    def enter(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, list[Call]]:
+        """State 0 [batch, tokens, width] of a batch, and how each layer is to be called on it."""
+        seen: list[tuple[torch.Tensor, Call]] = []
+        given: list[torch.Tensor] = []
+
+        def stand_in(*args: Any, **kwargs: Any) -> torch.Tensor:
+            named = STATES in kwargs
+            states = kwargs.pop(STATES) if named else args[0]
+            if given and states is not given[-1]:
+                raise CheckpointError(
+                    f"{self.name}: its model changes the states between layers {len(given) - 1} and {len(given)}; "
+                    "streaming them one after the other would compute something else.",
+                    "execution=resident runs it whole.",
+                )
+            seen.append((states, Call(args if named else args[1:], kwargs, named)))
+            given.append(states.view(states.shape))  # a tensor of its own, so that it is known again
+            return given[-1]
+
+        self._run(ids, mask, stand_in)
+        if len(seen) != len(self.layers):
+            raise CheckpointError(
+                f"{self.name}: its model calls {len(seen)} of {len(self.layers)} layers.",
+                "execution=resident runs it whole.",
+            )
+        return seen[0][0], [call for _, call in seen]
+
+    def leave(self, ids: torch.Tensor, mask: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """The last state: what the model makes of its last layer's output `states`."""
+        return self._run(ids, mask, lambda *_args, **_kwargs: states)
+
+    def _run(self, ids: torch.Tensor, mask: torch.Tensor, instead: Callable[..., torch.Tensor]) -> torch.Tensor:
+        for layer in self.layers:
+            layer.forward = instead  # attributes of the layer that the model asks for stay its own
+        try:
+            out = self.stack(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                **({"use_cache": False} if getattr(self.stack.config, "use_cache", None) is not None else {}),
+            )
+        finally:
+            for layer in self.layers:
+                del layer.forward
+        return out.last_hidden_state  # type: ignore[no-any-return]

@@ -1,0 +1,75 @@
+"""What both executions do with states: none that is not finite passes; and what a phase cost."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pairprobe.errors import ExecutionError
+from pairprobe.records import Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+
+def finite(
+    states: torch.Tensor,
+    mask: torch.Tensor,
+    name: str,
+    tokens: Tokens,
+    depth: int,
+    rows: npt.NDArray[np.int64],
+) -> torch.Tensor:
+    """`states` [batch, tokens, width]; zeros at padding that is not finite. mask: bool [batch, tokens], real tokens.
+
+    Raises:
+        ExecutionError: a real token's state is NaN or infinite. It names the depth and the texts.
+    """
+    import torch
+
+    if torch.isfinite(states.sum()) or torch.isfinite(states).all():  # the sum of finite numbers may overflow
+        return states
+    bad = (~torch.isfinite(states).all(-1) & mask).any(-1).cpu().numpy()
+    if not bad.any():
+        return states.masked_fill(~mask[..., None], 0.0)
+    which = rows[bad]
+    named = "; ".join(tokens.texts.texts[r].text[:60] for r in which[:3]) + (" …" if len(which) > 3 else "")
+    raise ExecutionError(
+        f"{name}: state {depth} is not finite (NaN or infinite) in {len(which)} texts: {named}",
+        "float16 overflows on some models: choose execution.dtype=float32 or bfloat16."
+        if states.dtype == torch.float16
+        else "The weights are probably damaged: compare their hash with the publisher's.",
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """CUDA raises its own kind; the CPU's and Metal's allocators raise RuntimeErrors with these words."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(w in str(error) for w in words)
+
+
+class Phase:
+    """Time and GPU peaks of one phase, written into the two dicts."""
+
+    def __init__(self, name: str, device: str, seconds: dict[str, float], peaks: dict[str, int]) -> None:
+        self.name, self.device, self.seconds, self.peaks = name, device, seconds, peaks
+
+    def __enter__(self) -> None:
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # there is no peak to reset before
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+            self.peaks[f"gpu_peak_allocated/{self.name}"] = torch.cuda.max_memory_allocated(self.device)
+            self.peaks[f"gpu_peak_reserved/{self.name}"] = torch.cuda.max_memory_reserved(self.device)
+        self.seconds[self.name] = time.perf_counter() - self.start
