@@ -53,7 +53,10 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     if plan.checkpoint is not None:
         tags["checkpoint"] = plan.checkpoint.identity
         tags["checkpoint_from"] = plan.checkpoint.where
-        tags["checkpoint_stored_as"] = plan.checkpoint.quantisation or plan.checkpoint.stored_dtype
+        tags |= {f"checkpoint_{key}": value for key, value in plan.checkpoint.storage.described.items()}
+    if plan.estimate is not None:
+        tags["execution"] = plan.estimate.execution
+        tags["passes"] = str(plan.estimate.passes)
     return tags
 
 

@@ -69,7 +69,7 @@ ROOMS = ("method", "pairs", "template", "execution", "statistics")
 SIMILARITY = "similarity"
 KEYS = (*FIXED, *ROOMS, SIMILARITY)
 #: Keys that may hold a path; relative ones are made absolute, so that a logged config works from anywhere.
-PATHS = (("model", "source"), ("pairs", "path"), ("method", "path"))
+PATHS = (("model", "source"), ("model", "tokenizer"), ("pairs", "path"), ("method", "path"))
 
 
 @dataclass(frozen=True, eq=False)

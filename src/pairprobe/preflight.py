@@ -7,20 +7,22 @@ from typing import Any
 
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError, one_of
-from pairprobe.records import PairSet
+from pairprobe.records import Estimate, PairSet
+from pairprobe.tokens import tokenise
+
+LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What will be done. reads, needs, free: bytes; None for a method without a model."""
+    """What will be done. execution: the one that will run, as `auto` chose it; estimate: what it takes; both None
+    where nothing is computed. remark: about the device, '' where there is nothing to say."""
 
     pairs: PairSet
-    checkpoint: Any | None
-    device: str
-    remark: str
-    reads: int | None
-    needs: int | None
-    free: int | None
+    checkpoint: Any | None = None
+    execution: Any | None = None
+    estimate: Estimate | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,11 @@ class Problem:
     error: PairprobeError
 
 
-def check(job: Job) -> tuple[Plan | None, list[Problem]]:
-    """Look at everything a run needs: pairs, template, checkpoint, device, memory.
+def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
+    """Look at everything a run needs: pairs, template, tokenizer, checkpoint, device, memory.
 
-    Reads the pair set, the checkpoint's config and headers, and asks torch for devices. Loads no weights.
+    Reads the pair set, the checkpoint's config, tokenizer and headers, and asks torch for devices. Loads no weights.
+    timed: estimate how long it will take, from a short measurement of disk and processor.
 
     Returns:
         the plan (None where there are problems) and every problem found.
@@ -58,36 +61,43 @@ def check(job: Job) -> tuple[Plan | None, list[Problem]]:
         if pairs is not None:
             attempt("recorded", lambda: job.method.similarities(pairs))
         attempt("primary", lambda: _check_primary(job, (job.method.depth,), [job.method.similarity]))
-        plan = Plan(pairs, None, "none", "", None, None, None) if pairs is not None else None
+        plan = Plan(pairs) if pairs is not None else None
         return (plan if not problems else None), problems
 
-    if pairs is not None:
-        attempt("template", lambda: job.template.write(pairs))
+    texts = attempt("template", lambda: job.template.write(pairs)) if pairs is not None else None
     checkpoint = attempt("model", job.model.locate)
-    device, remark = ("cpu", "")
-    if job.method.computes:
-        device, remark = attempt("device", job.execution.place) or ("", "")
-    needs = free = None
+    remark, execution, estimate = "", None, None
     if checkpoint is not None:
-        refusal = job.method.refuse(checkpoint, job.execution)
-        if refusal:
-            problems.append(Problem("model", PairprobeError(refusal)))
         depths = attempt("method", lambda: job.method.depths_of(checkpoint))
         if depths is not None:
             attempt("primary", lambda: _check_primary(job, depths, [s.name for s in job.similarities]))
-        needs = job.method.memory_needed(checkpoint, job.execution)
-        if device:
-            free = job.execution.memory_free(device)
-        if free is not None and needs > free and not refusal:
-            problems.append(Problem("memory", _too_big(job, checkpoint, needs, free, device)))
-        elif device.startswith("cuda") and not refusal:  # the weights are read into the host's memory first
-            host = job.execution.memory_free("cpu")
-            if needs > host:
-                problems.append(Problem("memory", _too_big(job, checkpoint, needs, host, "the host")))
+        if not job.method.computes:
+            attempt("model", lambda: checkpoint.weights)
+    if job.method.computes:
+        placed = attempt("device", job.execution.place)
+        refusal = attempt("model", lambda: job.method.refuse(checkpoint, job.execution)) if checkpoint else None
+        if refusal:
+            problems.append(Problem("model", PairprobeError(refusal)))
+        if not problems and texts is not None:
+            remark = placed[1]
+            execution, estimate = attempt("plan", lambda: _estimate(job, checkpoint, texts, timed)) or (None, None)
+            if estimate is not None and estimate.problem:
+                problems.append(Problem("memory", PairprobeError(estimate.problem, LESS)))
     if problems or pairs is None or checkpoint is None:
         return None, problems
-    reads = checkpoint.nbytes if job.method.computes else None
-    return Plan(pairs, checkpoint, device, remark, reads, needs, free), problems
+    return Plan(pairs, checkpoint, execution, estimate, remark), problems
+
+
+def lengths(job: Job, plan: Plan) -> Any:
+    """int [texts]: tokens of each text of a plan."""
+    return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs)).lengths  # type: ignore[union-attr]
+
+
+def _estimate(job: Job, checkpoint: Any, texts: Any, timed: bool) -> tuple[Any, Estimate]:
+    """The execution that will run these texts, and what it takes."""
+    lengths = tokenise(checkpoint.tokenizer(), texts).lengths
+    execution = job.execution.settle(checkpoint, lengths)
+    return execution, execution.estimate(checkpoint, lengths, timed)
 
 
 def _check_primary(job: Job, depths: tuple[int, ...], similarities: list[str]) -> None:
@@ -98,14 +108,6 @@ def _check_primary(job: Job, depths: tuple[int, ...], similarities: list[str]) -
             f"experiment.primary.depth is {primary.depth}; measured are {', '.join(map(str, depths))}, and negative "
             "ones count from the last."
         )
-
-
-def _too_big(job: Job, checkpoint: Any, needs: int, free: int, device: str) -> PairprobeError:
-    smaller = "execution.dtype=bfloat16 halves it; " if job.execution.dtype == "float32" else ""
-    return PairprobeError(
-        f"{checkpoint.name}: needs about {gigabytes(needs)}, and {gigabytes(free)} are free on {device}.",
-        f"{smaller}method=static needs almost none; or choose a smaller model.",
-    )
 
 
 def gigabytes(n: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,6 +182,12 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.of)
 
+    def select(self, rows: Sequence[int] | IntArray) -> Tokens:
+        """These texts alone, in the order of `rows`; which pairs use them is left out."""
+        none = np.empty(0, dtype=np.int64)
+        texts = Texts(tuple(self.texts.texts[int(i)] for i in rows), none, none, self.texts.template)
+        return Tokens(texts, tuple(self.of[int(i)] for i in rows), self.tokenizer)
+
     @property
     def lengths(self) -> IntArray:
         """int [texts]: tokens per text, special tokens included."""
@@ -332,6 +339,27 @@ class Usage:
     attention: str
     seconds: dict[str, float]
     peaks: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What running a checkpoint in one way would take, from its headers and a short measurement.
+
+    reads: bytes from files. host, gpu: bytes at the peak, beyond what the process holds. seconds: None where they
+    were not estimated. passes: how often the checkpoint is read, since texts whose states do not fit together go one
+    part after the other. problem: why it cannot be done, '' where it can. why: what speaks for or against it.
+    """
+
+    execution: str
+    device: str
+    dtype: str
+    reads: int
+    host: int
+    gpu: int
+    seconds: float | None
+    passes: int
+    problem: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, eq=False)

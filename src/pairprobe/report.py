@@ -20,7 +20,7 @@ from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
 from pairprobe.preflight import Plan, gigabytes
-from pairprobe.records import DepthTest, GroupTest, Interval, PairSet, Result, Tokens, signed
+from pairprobe.records import DepthTest, Estimate, GroupTest, Interval, PairSet, Result, Tokens, signed
 
 WIDTH = 100
 LABEL = 12
@@ -93,11 +93,8 @@ class Report:
         if plan.checkpoint is None:
             self.line("plan", f"no model: similarities from {job.method.path}")
         elif job.method.computes:
-            self.line(
-                "plan",
-                f"{job.execution.name} on {plan.device}, {job.execution.dtype} · reads {gigabytes(plan.reads or 0)} · "
-                f"needs about {gigabytes(plan.needs or 0)} of {gigabytes(plan.free or 0)} free",
-            )
+            assert plan.estimate is not None
+            self.line("plan", planned(plan.estimate, plan.checkpoint))
         else:
             self.line(
                 "plan",
@@ -239,6 +236,30 @@ class Report:
         """Where the run is, and how to look at it."""
         self.line("run", f"{record.name} · {record.run_id}", always=True)
         self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
+
+
+def planned(estimate: Estimate, checkpoint: Any) -> str:
+    """One line: how it will be run, and what that takes."""
+    memory = f"needs about {gigabytes(estimate.host)}"
+    if estimate.gpu:
+        memory += f" and {gigabytes(estimate.gpu)} on {estimate.device}"
+    parts = [
+        f"{estimate.execution} on {estimate.device}, {estimate.dtype}",
+        f"{checkpoint.storage.summary} · reads {gigabytes(estimate.reads)}",
+        memory,
+    ]
+    if estimate.passes > 1:
+        parts.append(f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once")
+    if estimate.seconds is not None:
+        parts.append(f"about {duration(estimate.seconds)}")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """'2 s', '45 s', '3 min', '1.5 h': as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.records import Tokens, Usage
+from pairprobe.records import Estimate, Tokens, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +55,9 @@ class Stored(Protocol):
 class Activations:
     """How the input of a matrix is quantised before the product, where the checkpoint says so.
 
-    kind: int8 | fp8 (e4m3). scale: token (one for each token, from its values) | tensor (one for all, from their
-    values) | static (stored, part `input_scale`). group: input columns that share a scale, None for all of them.
+    kind: int8 | fp8 (e4m3), or int2 … int8 with ' asymmetric'; others are refused when used. scale: token (one for
+    each token, from its values) | tensor (one for all, from their values) | static (stored, part `input_scale`).
+    group: input columns that share a scale, None for all of them.
     """
 
     kind: str
@@ -70,7 +71,7 @@ class Weight(Protocol):
     format: for people. shape: as the model has it, [out, in] for matrices. parts: role → stored tensor, all that
     must be read. step: rows come in multiples of this (a packed word, a block). transposed: its natural tile is
     [in, rows]. by_row: every part's first dimension is `out`, so that single rows can be read. activations: None
-    where the input is used as it is.
+    where the input is used as it is. dense: stored in floating point of 16 bits or more.
     """
 
     @property
@@ -87,6 +88,10 @@ class Weight(Protocol):
     def by_row(self) -> bool: ...
     @property
     def activations(self) -> Activations | None: ...
+    @property
+    def dense(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
 
     def rows(
         self, parts: Mapping[str, torch.Tensor], start: int, stop: int, out: torch.Tensor
@@ -130,7 +135,13 @@ class Checkpointed(Protocol):
     @property
     def nbytes(self) -> int: ...
     @property
+    def remote(self) -> bool: ...
+    @property
+    def fetched_bytes(self) -> int: ...
+    @property
     def identity(self) -> str: ...
+    @property
+    def files(self) -> list[list[Any]]: ...
     @property
     def weights(self) -> Mapping[str, Weight]: ...
     def rows(self, name: str, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...
@@ -140,8 +151,20 @@ class Checkpointed(Protocol):
     def dense(self, weight: Any) -> torch.Tensor: ...
 
 
+class Keep(Protocol):
+    """What an execution tells of finished depths, and where it may go on after an interruption."""
+
+    def resume(self) -> tuple[int, Path] | None:
+        """(depth, file) of kept states to go on from; every depth up to it has been observed. None: begin at 0."""
+
+    def finished(self, depth: int, save: Callable[[Path], Any] | None) -> None:
+        """All texts have been observed at `depth`; `save` writes their states there to a file, None at the last."""
+
+
 class Execution(Protocol):
-    """How a checkpoint is run."""
+    """How a checkpoint is run. settle: the execution that will really run, as `auto` chooses it. chunks: indices of
+    the texts of each pass. key: everything of the execution and the checkpoint that could change a state, None where
+    states are not kept."""
 
     @property
     def name(self) -> str: ...
@@ -151,7 +174,24 @@ class Execution(Protocol):
     def dtype(self) -> str: ...
 
     def place(self) -> tuple[str, str]: ...
-    def memory_free(self, device: str) -> int: ...
-    def memory_needed(self, checkpoint: Checkpointed) -> int: ...
+    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Execution: ...
+    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate: ...
     def refuse(self, checkpoint: Checkpointed) -> str | None: ...
-    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe) -> Usage: ...
+    def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None: ...
+    def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]: ...
+    def forward(
+        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None
+    ) -> Usage: ...
+
+
+class Shelf(Protocol):
+    """Vectors of earlier runs that were made in the same way; `kept.Shelf` is one."""
+
+    def find(self, texts: Sequence[str], depths: Sequence[int]) -> dict[int, npt.NDArray[np.float32]]: ...
+    def writing(self, texts: Sequence[str]) -> Any: ...
+
+
+class Keeping(Protocol):
+    """Where vectors are kept; `kept.Kept` is one."""
+
+    def shelf(self, about: Mapping[str, Any]) -> Shelf: ...

@@ -14,6 +14,7 @@ from typing import Any
 from pairprobe import archive, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
+from pairprobe.kept import Kept
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
 from pairprobe.records import Result
@@ -33,8 +34,10 @@ class Finished:
     result: Result
 
 
-def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None) -> Finished:
+def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None, anew: bool = False) -> Finished:
     """Check, measure, record. Files are made in `folder` first, so that a failing store loses nothing.
+
+    anew: compute everything, even what earlier runs have kept.
 
     Raises:
         PairprobeError: any of its kinds; once the run exists in MLflow it is marked FAILED, or KILLED when
@@ -42,7 +45,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
     """
     began = time.perf_counter()
     provenance.reset_peak_memory()
-    plan, problems = preflight.check(job)
+    plan, problems = preflight.check(job, timed=True)
     if plan is None:
         raise PairprobeError([line for p in problems for line in p.error.problems], problems[0].error.next_step)
     if plan.checkpoint is not None and job.model.sha256:
@@ -56,7 +59,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
-        result = measure(job, plan, show)
+        result = measure(job, plan, show, None if anew else Kept(home() / "mlruns" / "kept"))
         peak = provenance.peak_memory()  # before figures and the store add theirs
         seconds = {**(result.usage.seconds if result.usage else {}), "total": time.perf_counter() - began}
         archive.write_result(files, result, vectors=job.tracking.vectors)
@@ -73,8 +76,8 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
     return Finished(record.run_id, record.experiment_id, job.name, result)
 
 
-def measure(job: Job, plan: Plan, show: Report) -> Result:
-    """The rooms in order; nothing is written."""
+def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Result:
+    """The rooms in order; nothing is written but vectors to `kept`."""
     pairs = plan.pairs
     texts = tokens = findings = vectors = usage = None
     if job.method.uses_model:
@@ -96,7 +99,7 @@ def measure(job: Job, plan: Plan, show: Report) -> Result:
             tokens = tokenise(tokenizer, texts)
         show.tokens(plan.pairs, pairs, tokens, findings, job.tokens)
         with show.progress(job.method.name) as progress:
-            vectors, usage = job.method.vectors(checkpoint, tokens, job.execution, progress)
+            vectors, usage = job.method.vectors(checkpoint, tokens, plan.execution, progress, kept)
         similarities = [s.measure(vectors, texts) for s in job.similarities]
     else:
         similarities = [job.method.similarities(pairs)]

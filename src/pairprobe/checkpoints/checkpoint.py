@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.checkpoints import files as weight_files
-from pairprobe.checkpoints import reading
+from pairprobe.checkpoints import gguf, reading
 from pairprobe.checkpoints.files import SIDES, TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.names import Experts, assign
 from pairprobe.checkpoints.remote import Remote
+from pairprobe.checkpoints.storage import Storage, storage
 from pairprobe.checkpoints.weight import Weight, weights
 from pairprobe.errors import CheckpointError
 
@@ -46,6 +47,8 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     headers: bytes
     trust_remote_code: bool = False
+    tokenizer_from: Path | None = None
+    gguf: Path | None = None
 
     @classmethod
     def open(
@@ -57,13 +60,21 @@ class Checkpoint:
         revision: str | None = None,
         trust_remote_code: bool = False,
         files: Sequence[Path | Remote] | None = None,
+        tokenizer: Path | None = None,
     ) -> Checkpoint:
-        """Open a folder, or raise one CheckpointError that lists everything it lacks.
+        """Open a folder or a .gguf file, or raise one CheckpointError that lists everything it lacks.
 
         files: the weights, where they are not in the folder; None: as the folder's own index has it.
+        tokenizer: a folder whose tokenizer is used; None: the checkpoint's own.
         """
         folder = Path(folder)
         name = name or folder.name
+        if files is None and _is_gguf(folder):
+            opened = gguf.open_file(folder)
+            return cls(
+                name, opened.files[0].parent, where or f"file {opened.files[0]}", revision, opened.config,
+                dict(opened.tensors), opened.header, trust_remote_code, tokenizer, opened.files[0],
+            )  # fmt: skip
         problems = []
         config: Any = {}
         try:
@@ -75,8 +86,8 @@ class Checkpoint:
         if not isinstance(config, dict):
             problems.append(f"{name}: config.json is JSON, but no object.")
             config = {}
-        if not any((folder / file).exists() for file in TOKENIZER_FILES):
-            problems.append(f"{name}: no tokenizer ({TOKENIZER_FILES[0]}) in {folder}.")
+        if not any(((tokenizer or folder) / file).exists() for file in TOKENIZER_FILES):
+            problems.append(f"{name}: no tokenizer ({TOKENIZER_FILES[0]}) in {tokenizer or folder}.")
         problems += weight_files.pointers(folder, name)
         if files is None:
             files, missing = weight_files.weight_files(folder, name)
@@ -97,6 +108,7 @@ class Checkpoint:
             tensors,
             headers,
             trust_remote_code,
+            tokenizer,
         )
 
     # ── what it is ───────────────────────────────────────────────────────────────────────────────────────
@@ -114,8 +126,8 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Number of stored values (packed integers count once a word)."""
-        return sum(int(np.prod(t.shape, dtype=np.int64)) for t in self.tensors.values())
+        """Number of weights, as the model has them."""
+        return self.storage.values
 
     @property
     def stored_dtype(self) -> str:
@@ -135,6 +147,11 @@ class Checkpoint:
             return weights(self.tensors, self.declared)
         except CheckpointError as error:
             raise CheckpointError([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Formats, bits per weight, and what is left unquantised."""
+        return storage(self.weights)
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -222,6 +239,12 @@ class Checkpoint:
         found = {t.remote.url: t.remote for t in self.tensors.values() if t.remote}
         return [found[url] for url in sorted(found)]
 
+    @property
+    def files(self) -> list[list[Any]]:
+        """[name, bytes, time of the last change in ns] of every weight file, by name."""
+        stats = {t.file.name: t.file.stat() for t in self.tensors.values()}
+        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())]
+
     def check_sha256(self, expected: str) -> None:
         """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""
         files = sorted({t.file for t in self.tensors.values()})
@@ -244,9 +267,11 @@ class Checkpoint:
         """The checkpoint's own tokenizer, through transformers."""
         from transformers import AutoTokenizer
 
+        if self.gguf:
+            return gguf.tokenizer(self.gguf, self.tokenizer_from, trust_remote_code=self.trust_remote_code)
         try:
             return AutoTokenizer.from_pretrained(
-                self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
+                self.tokenizer_from or self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
             )
         except Exception as error:
             raise CheckpointError(f"{self.name}: its tokenizer cannot be read ({_first_line(error)}).") from error
@@ -271,9 +296,12 @@ class Checkpoint:
 
         logging.set_verbosity_error()
         try:
-            config = AutoConfig.from_pretrained(
-                self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
-            )
+            if self.gguf:
+                config = AutoConfig.for_model(**self.config)
+            else:
+                config = AutoConfig.from_pretrained(
+                    self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
+                )
             config.quantization_config = None  # the formats are ours to read
             for part in (config, config.get_text_config()):
                 part._experts_implementation = "eager"  # one expert after the other: each is read when it is needed
@@ -361,6 +389,12 @@ class Checkpoint:
         out = torch.empty(weight.shape)
         factor = weight.rows({role: reading.whole(p) for role, p in weight.parts.items()}, 0, weight.shape[0], out)
         return out if factor is None else out.mul_(factor.view(-1, *[1] * (out.ndim - 1)))
+
+
+def _is_gguf(path: Path) -> bool:
+    if path.is_dir():
+        return not any(path.glob("*.safetensors")) and any(path.glob("*.gguf"))
+    return path.suffix == ".gguf"
 
 
 def file_sha256(file: Path) -> str:

@@ -53,7 +53,8 @@ def read_index(raw: bytes, name: str) -> dict[str, str]:
         found = json.loads(raw)["weight_map"]
         for tensor, file in found.items():
             # a file elsewhere is none of this checkpoint's
-            if not isinstance(file, str) or not file.isprintable() or Path(file).name != file or "\\" in file:
+            plain = isinstance(file, str) and file.isprintable() and file not in ("", ".", "..")
+            if not plain or Path(file).name != file or "\\" in file:
                 raise ValueError(f"{shown(tensor)} is in {file!r}, which is no file name")
         if not found:
             raise ValueError("weight_map is empty")
@@ -121,7 +122,8 @@ def read_headers(
     for tensor, file_name in (placed or {}).items():
         if tensor not in tensors:
             raise CheckpointError(
-                f"{name}: {shown(tensor)} is in {file_name} by {INDEX}, but in no file.", "Get the repository again."
+                f"{name}: {shown(tensor)} is in {file_name} by {INDEX}, but not in that file.",
+                "Get the repository again.",
             )
         if tensors[tensor].file.name != file_name:
             raise CheckpointError(

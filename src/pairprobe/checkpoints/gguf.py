@@ -15,14 +15,14 @@ import mmap
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pairprobe.checkpoints import gguf_config, reading
-from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, READ, SIZES, TYPES, GgufTensor
+from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, READ, TYPES, GgufTensor
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.weight import FLOATS
 from pairprobe.errors import CheckpointError
@@ -32,6 +32,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 #: Number of a metadata value's kind → struct's letter. 8 is a string, 9 an array.
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+#: Names for the way Llama 3's tokenizer splits text (tokenizer.ggml.pre).
+LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -302,9 +304,7 @@ def _agreed(config: dict[str, Any], metadata: Mapping[str, Any], arch: str, file
     return config
 
 
-def _renamed(
-    stored: Mapping[str, Tensor], arch: str, config: Mapping[str, Any], file: Path
-) -> dict[str, GgufTensor]:
+def _renamed(stored: Mapping[str, Tensor], arch: str, config: Mapping[str, Any], file: Path) -> dict[str, GgufTensor]:
     kind = gguf_config.ARCHITECTURES[arch]
     found: dict[str, GgufTensor] = {}
     unknown = []
@@ -322,7 +322,7 @@ def _renamed(
             heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
         elif name.endswith("norm.weight"):
             added = kind.added
-        found[ours] = GgufTensor(t.file, t.dtype, t.shape, t.nbytes, t.start, heads, added)
+        found[ours] = GgufTensor(**{f.name: getattr(t, f.name) for f in fields(t)}, heads=heads, added=added)
     if unknown:
         shown = ", ".join(unknown[:4]) + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
         raise CheckpointError(
@@ -332,7 +332,7 @@ def _renamed(
     return found
 
 
-def tokenizer(path: Path, base: Path | None = None) -> Any:
+def tokenizer(path: Path, base: Path | None = None, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer: of `base` (a folder), else of the folder the file is in, else made from the file's vocabulary.
 
     Raises:
@@ -342,10 +342,26 @@ def tokenizer(path: Path, base: Path | None = None) -> Any:
 
     file = files_of(path)[0]
     folder = base or file.parent
+    kept = base is not None or any((folder / name).exists() for name in TOKENIZER_FILES)
+    metadata = {} if kept else read_container(file).metadata
     try:
-        if base or any((folder / name).exists() for name in TOKENIZER_FILES):
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=file.name, local_files_only=True)
+        if kept:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        made = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=file.name, local_files_only=True)
+        if metadata.get("tokenizer.ggml.model") == "gpt2" and metadata.get("tokenizer.ggml.pre") in LLAMA3:
+            # as llama.cpp does (llama-vocab.cpp), and Llama 3's own tokenizer.json; transformers does not
+            made.backend_tokenizer.model.ignore_merges = True
+            if "tokenizer.ggml.add_bos_token" not in metadata:
+                made.add_bos_token = True
+        return made
+    except ImportError as error:
+        raise CheckpointError(
+            f"{file.name}: transformers needs the package gguf to make a tokenizer of it.",
+            "pip install 'pairprobe[gguf]'",
+        ) from error
     except Exception as error:
         first = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise CheckpointError(f"{file.name}: its tokenizer cannot be read ({first}).", "x") from error
+        raise CheckpointError(
+            f"{file.name}: no tokenizer could be made of {folder if base else 'it'} ({first}).",
+            "Put the model's own tokenizer.json beside the file.",
+        ) from error

@@ -79,7 +79,8 @@ def hugging_face_name(name: str, arch: str) -> str | None:
     kind = ARCHITECTURES[arch]
     if found := re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name):
         layer, stem, suffix = found.groups()
-        if stem not in kind.layer or (suffix == "bias" and not (kind.biases and stem in ("attn_q", "attn_k", "attn_v"))):
+        biased = kind.biases and stem in ("attn_q", "attn_k", "attn_v")
+        if stem not in kind.layer or (suffix == "bias" and not biased):
             return None
         return f"model.layers.{layer}.{kind.layer[stem]}.{suffix}"
     stem, _, suffix = name.rpartition(".")
@@ -130,7 +131,7 @@ def config(
         "max_position_embeddings": need("context_length"),
         "rms_norm_eps": need("attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": "output.weight" not in shapes,
-        "rope_parameters": _rope(get, layers, arch, size, shapes, factors, file),
+        "rope_parameters": _rope(get, arch, size, shapes, factors, file),
     }
     for key, ours in (("bos", "bos"), ("eos", "eos"), ("padding", "pad")):
         found[f"{ours}_token_id"] = metadata.get(f"tokenizer.ggml.{key}_token_id")
@@ -145,7 +146,8 @@ def config(
         found["query_pre_attn_scalar"] = hidden // heads if layers == largest else size
         found["final_logit_softcapping"] = get("final_logit_softcapping", 30.0 if arch == "gemma2" else None)
         found["attn_logit_softcapping"] = get("attn_logit_softcapping", 50.0 if arch == "gemma2" else None)
-        found["layer_types"] = _layer_types(get("attention.sliding_window_pattern", 2 if arch == "gemma2" else 6), layers)
+        pattern = get("attention.sliding_window_pattern", 2 if arch == "gemma2" else 6)
+        found["layer_types"] = _layer_types(pattern, layers)
     if arch == "phi3":
         found["original_max_position_embeddings"] = get(
             "rope.scaling.original_context_length", found["max_position_embeddings"]
@@ -161,7 +163,6 @@ def _layer_types(pattern: int | list[bool], layers: int) -> list[str]:
 
 def _rope(
     get: Callable[..., Any],
-    layers: int,
     arch: str,
     size: int,
     shapes: Mapping[str, Sequence[int]],

@@ -82,11 +82,12 @@ def _parse(
         raise CheckpointError(f"{file.name}: its header is not JSON.", AGAIN) from None
     if not isinstance(entries, dict):
         raise CheckpointError(f"{file.name}: its header is JSON, but no object.", AGAIN)
+    said = entries.pop("__metadata__", None)
+    if said is not None and not (isinstance(said, dict) and all(isinstance(v, str) for v in said.values())):
+        raise CheckpointError(f"{file.name}: its header's __metadata__ is not text by name.", AGAIN)
     tensors = {}
     places: list[tuple[int, int, str]] = []
     for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
         if not name.isprintable():
             raise CheckpointError(f"{file.name}: its header names a tensor {shown(name)}, which none can be.", AGAIN)
         try:
@@ -94,7 +95,7 @@ def _parse(
             # True is an int to Python, and no size to anybody
             if not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end)) or begin > end:
                 raise ValueError
-            if len(shape) > LARGEST_RANK:
+            if len(shape) > LARGEST_RANK or not isinstance(entry["shape"], list):
                 raise ValueError
         except (KeyError, TypeError, ValueError, IndexError):
             raise CheckpointError(f"{file.name}: the header's entry for {shown(name)} is not readable.") from None

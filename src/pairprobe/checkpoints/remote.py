@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -78,11 +73,11 @@ class Web:
         answer = self._get(file.url, (start, stop))
         if answer is None:
             raise CheckpointError(f"{file.name}: it is no longer at {file.url}.")
-        # behind a redirect (a hub's storage) each server may have a tag of its own; there the URL names a commit
-        if answer.size != file.size or (None not in (answer.etag, file.etag) and answer.etag != file.etag):
+        # a hub's storage has tags of its own: there the hash counts, which the hub states where it redirects
+        was, now = (file.etag, answer.etag) if file.sha256 is None else (file.sha256, answer.sha256)
+        if answer.size != file.size or (now is not None and was is not None and now != was):
             raise CheckpointError(
-                f"{file.name}: it changed while it was read (size {file.size}, tag {file.etag}; now {answer.size}, "
-                f"{answer.etag}).",
+                f"{file.name}: it changed while it was read (size {file.size}, tag {was}; now {answer.size}, {now}).",
                 "Run again once the upload is done.",
             )
         return answer.body
@@ -141,17 +136,17 @@ class Web:
                     if at != url:
                         with self._lock:
                             self._moved[url] = at
-                    return self._answer(url, response, places, sha256, elsewhere=at != url)
+                    return self._answer(url, response, places, sha256)
                 target = urljoin(at, response.headers.get("Location", ""))
             if urlsplit(target).scheme not in ("http", "https") or (
                 at.startswith("https:") and target.startswith("http:")
             ):
-                raise CheckpointError(f"{url}: redirects to {_bare(target)}, which is no https address.")
+                raise CheckpointError(f"{url}: redirects to {bare(target)}, which is no https address.")
             at = target
         raise CheckpointError(f"{url}: redirects more than {REDIRECTS} times.")
 
     def _ask(self, at: str, places: tuple[int, int] | None) -> requests.Response:
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", "User-Agent": "pairprobe"}
         own = _origin(at) == _origin(self.base)
         if own:
             headers |= self._headers
@@ -162,7 +157,7 @@ class Web:
         return self._session.get(at, headers=headers, auth=auth, stream=True, timeout=TIMEOUT, allow_redirects=False)
 
     def _answer(
-        self, url: str, response: requests.Response, places: tuple[int, int] | None, sha256: str | None, elsewhere: bool
+        self, url: str, response: requests.Response, places: tuple[int, int] | None, sha256: str | None
     ) -> _Answer | None:
         status = response.status_code
         if status in AGAIN:
@@ -178,8 +173,7 @@ class Web:
             )
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise CheckpointError(f"{url}: comes compressed ({response.headers['Content-Encoding']}), asked for plain.")
-        tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        etag = sha256 if elsewhere else tag
+        etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         length = response.headers.get("Content-Length", "")
         if places is None:
             if status != 200:
@@ -222,7 +216,7 @@ class Web:
 
 @dataclass(frozen=True)
 class _Answer:
-    """size: of the whole file. etag: None where it cannot be compared. sha256: as the hub states it."""
+    """size: of the whole file. etag: or its date, None without either. sha256: as the hub states it."""
 
     body: bytes
     size: int
@@ -293,78 +287,6 @@ def _spans(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return spans
 
 
-# ── a folder behind a URL ────────────────────────────────────────────────────────────────────────────────
-
-
-def is_url(source: str) -> bool:
-    """Whether a model.source is an address."""
-    return source.lower().startswith(("http://", "https://"))
-
-
-def checked(source: str) -> str:
-    """The address with one '/' at its end. Raises CheckpointError for one with a password, a query or no host."""
-    try:
-        parts = urlsplit(source)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise CheckpointError(f"model.source: no address ({error}).") from None
-    if not host or parts.query or parts.fragment or "@" in parts.netloc:
-        raise CheckpointError(
-            f"model.source={_bare(source)}: allowed is https://host/path/ without password, '?' and '#'.",
-            "Passwords belong into ~/.netrc, where no run records them.",
-        )
-    return source.rstrip("/") + "/"
-
-
-def get_all(web: Web, names: Sequence[str]) -> dict[str, bytes]:
-    """Name → content of those small files of a folder that are there."""
-    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        found = list(pool.map(lambda name: web.small(web.base + name), names))
-    return {name: content for name, content in zip(names, found, strict=True) if content is not None}
-
-
-def keep(base: str, files: Mapping[str, bytes]) -> Path:
-    """Put small files into a folder of the user's cache that their contents name; returns it.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    digest = hashlib.sha256(base.encode())
-    for name, content in sorted(files.items()):
-        digest.update(f"\n{name} {len(content)}\n".encode())
-        digest.update(content)
-    root = cache() / "http"
-    place = root / digest.hexdigest()[:32]
-    try:
-        if not place.is_dir():
-            root.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=root))
-            for name, content in files.items():
-                (made / name).write_bytes(content)
-            try:
-                made.rename(place)
-            except OSError:
-                if not place.is_dir():  # else another run was first, with the same contents
-                    raise
-    except OSError as error:
-        raise CheckpointError(
-            f"{root}: cannot be written ({error.strerror}).", "Set PAIRPROBE_CACHE to a folder of yours."
-        ) from None
-    return place
-
-
-def cache() -> Path:
-    """The user's cache folder: PAIRPROBE_CACHE, or the platform's own place."""
-    named = os.environ.get("PAIRPROBE_CACHE")
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "pairprobe"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "pairprobe"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pairprobe"
-
-
 def is_web_page(start: bytes) -> bool:
     """Whether these bytes begin an HTML page."""
     return start[:512].lstrip().lower().startswith(WEB_PAGE)
@@ -375,7 +297,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _bare(url: str) -> str:
+def bare(url: str) -> str:
     """An address without what may be secret in it."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

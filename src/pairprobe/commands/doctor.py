@@ -164,15 +164,16 @@ def _run(job: Job | None) -> Iterator[Finding]:
     sizes = ", ".join(f"{n} {group}" for group, n in plan.pairs.sizes.items())
     yield Finding("pairs", f"{plan.pairs.name}: {sizes}")
     if plan.checkpoint is not None:
-        stored = plan.checkpoint.quantisation or plan.checkpoint.stored_dtype
+        stored = plan.checkpoint.storage.summary
         yield Finding(
             "model",
             f"{job.model.name}: {plan.checkpoint.where} · {gigabytes(plan.checkpoint.nbytes)} as {stored}",
         )
     if job.method.computes:
-        yield Finding("device", plan.device + (f" · {plan.remark}" if plan.remark else ""))
-    if plan.needs is not None and plan.free is not None:
-        yield Finding("memory", f"needs about {gigabytes(plan.needs)} of {gigabytes(plan.free)} free")
+        assert plan.estimate is not None
+        yield Finding("device", plan.estimate.device + (f" · {plan.remark}" if plan.remark else ""))
+        gpu = f" and {gigabytes(plan.estimate.gpu)} on {plan.estimate.device}" if plan.estimate.gpu else ""
+        yield Finding("memory", f"{plan.estimate.execution}: needs about {gigabytes(plan.estimate.host)}{gpu}")
 
 
 def _store(job: Job | None) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def repeat(store: Store, original: Any, show: Report) -> Finished:
         ),
     )
     folder = home() / "mlruns" / "jobs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    return run(job, show, folder, {"reproduces": run_id})
+    return run(job, show, folder, {"reproduces": run_id}, anew=True)
 
 
 def job_of(store: Store, run_id: str) -> Job:

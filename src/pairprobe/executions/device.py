@@ -123,6 +123,17 @@ def free_memory(device: str) -> int:
     return min([int(psutil.virtual_memory().available), *_cgroup_rest()])
 
 
+def unified(device: str) -> bool:
+    """Whether `device` shares the host's memory: Metal, and NVIDIA's integrated GPUs (GB10, Jetson)."""
+    if device == "mps":
+        return True
+    if not device.startswith("cuda"):
+        return False
+    import torch
+
+    return bool(getattr(torch.cuda.get_device_properties(device), "is_integrated", False))
+
+
 def _cgroup_rest() -> list[int]:
     """Bytes left under the limits of this process's control group and of those above it (v2 and v1)."""
     root = Path("/sys/fs/cgroup")

@@ -108,7 +108,7 @@ class Feeder:
 
         if not self._cuda:
             return None
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return event
 
@@ -147,7 +147,7 @@ class Feeder:
                     size = layout(parts)[1]
                     with torch.cuda.stream(self._stream):
                         self._there[index][:size].copy_(self._host[index][:size], non_blocking=True)
-                        copied = torch.cuda.Event()
+                        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                         copied.record(self._stream)
                     self._copied[index] = copied
                 self._ready.put((index, copied))
@@ -155,7 +155,7 @@ class Feeder:
             self._ready.put(error)
 
     def _read(self, parts: Sequence[Stored], buffer: torch.Tensor) -> None:
-        view = memoryview(buffer.numpy())
+        view = memoryview(buffer.numpy())  # type: ignore[arg-type]
         places = sorted(zip(parts, layout(parts)[0], strict=True), key=lambda p: (str(p[0].file), p[0].start))
         for part, offset in places:
             file = self._open(part.file)
@@ -166,7 +166,7 @@ class Feeder:
                 n = os.preadv(file, [view[offset + done : offset + end]], part.start + done)
                 if n == 0:
                     raise CheckpointError(
-                        f"{part.file.name}: ends at byte {part.start + done}, within a tensor that its header promises.",
+                        f"{part.file.name}: ends at byte {part.start + done}, within a tensor its header promises.",
                         "The file has changed since it was opened. Download it again.",
                     )
                 done += n

@@ -66,8 +66,12 @@ class Workshop:
         if self.as_stored and weight.activations is not None:
             from pairprobe.executions.activations import quantise
 
-            rounded = quantise(x, weight.activations, parts.get("input_scale"))
-            if rounded.integers is not None and weight.integers(parts, 0, min(rows, weight.step)) is not None:
+            rounded = quantise(x, weight.activations, parts.get("input_scale"), parts.get("input_zero_point"))
+            if (
+                rounded.integers is not None
+                and rounded.scale is not None
+                and weight.integers(parts, 0, min(rows, weight.step)) is not None
+            ):
                 return self._integer_product(rounded.integers, rounded.scale, weight, parts, out)
             x = rounded.values
         height = self.height(weight)

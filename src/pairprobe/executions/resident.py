@@ -12,14 +12,15 @@ import numpy.typing as npt
 from pairprobe.errors import CheckpointError, ExecutionError, at_least, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches, right_padded, text_stack
+from pairprobe.executions.memory import budget, lacking
+from pairprobe.executions.planning import whole_seconds
 from pairprobe.executions.states import Phase, finite, out_of_memory
-from pairprobe.records import Tokens, Usage
-from pairprobe.rooms import Checkpointed, Observe
+from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.rooms import Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("float32", "bfloat16", "float16")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 #: Weights whose absence changes no hidden state: the pooler sits on top of the last one.
 HARMLESS_IF_MISSING = ("pooler.",)
@@ -31,56 +32,96 @@ class Resident:
 
     Args:
         device: auto | cpu | cuda | cuda:N | mps. auto takes the first accelerator, else the CPU and says so.
-        dtype: of weights and computation: float32 | bfloat16 | float16. float32 holds every stored value of
-            a bf16 or fp16 checkpoint exactly.
+        dtype: of weights and computation: auto | float32 | bfloat16 | float16. float32 holds every stored value of
+            a bf16 or fp16 checkpoint exactly. auto: bfloat16 on GPUs that have it and on CPUs with AMX, else float32.
         attention: transformers' attention implementation, sdpa | eager; fixed and logged, since it changes
             the last digits.
         batch_tokens: padded tokens per forward pass. Texts are sorted by length first, so padding is small;
             it changes no result beyond rounding.
         threads: CPU threads; null leaves torch's own choice.
+        memory: GB (10⁹ bytes) that a run may use; null: what is free, less a reserve.
     """
 
     name: str = "resident"
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     attention: str = "sdpa"
     batch_tokens: int = 4096
     threads: int | None = None
+    memory: float | None = None
 
     def __post_init__(self) -> None:
         devices.check_name(self.device)
-        one_of("execution.dtype", self.dtype, DTYPES)
+        one_of("execution.dtype", self.dtype, devices.DTYPES)
         one_of("execution.attention", self.attention, ("sdpa", "eager"))
         at_least("execution.batch_tokens", self.batch_tokens, 1)
         if self.threads is not None:
             at_least("execution.threads", self.threads, 1)
+        if self.memory is not None:
+            at_least("execution.memory", self.memory, 0.01)
 
     def place(self) -> tuple[str, str]:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
         return devices.choose(self.device)
 
-    def memory_free(self, device: str) -> int:
-        """Bytes free on `device`."""
-        return devices.free_memory(device)
+    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Resident:  # noqa: ARG002
+        """Itself; see `auto`."""
+        return self
 
     def memory_needed(self, checkpoint: Checkpointed) -> int:
         """Bytes the weights take, as computed with, plus the file's pages while they are converted."""
-        converted = checkpoint.parameters * BYTES[self.dtype]
-        return converted + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
+        itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
+        return checkpoint.parameters * itemsize + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
+
+    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+        """What a run on texts of these lengths would take. timed: measure disk and processor."""
+        device, _ = devices.choose(self.device)
+        dtype = devices.dtype_for(self.dtype, device)
+        weights = self.memory_needed(checkpoint)
+        limits = budget(device, self.memory)
+        host, gpu = (weights, 0) if device == "cpu" else (weights, weights)
+        if devices.unified(device):
+            host = 0
+        problem = self.refuse(checkpoint) or ""
+        short = limits.short(host, gpu)
+        if short and not problem:
+            problem = lacking(checkpoint.name, short)
+        seconds = None
+        if timed and not problem:
+            with devices.threads(self.threads):
+                seconds = whole_seconds(checkpoint, int(lengths.sum()), device, dtype)
+        return Estimate(self.name, device, dtype, checkpoint.nbytes, host, gpu, seconds, 1, problem)
+
+    def key(self, checkpoint: Checkpointed) -> None:  # noqa: ARG002
+        """Nothing is kept: small models are run again as fast as their vectors are found."""
+        return
+
+    def chunks(
+        self,
+        checkpoint: Checkpointed,  # noqa: ARG002
+        lengths: npt.NDArray[Any],
+    ) -> tuple[npt.NDArray[np.int64], ...]:
+        """One pass."""
+        return (np.arange(len(lengths)),)
 
     def refuse(self, checkpoint: Checkpointed) -> str | None:
         """Why this checkpoint cannot be run this way, or None."""
         if checkpoint.quantisation:
             return (
                 f"{checkpoint.name}: stored quantised ({checkpoint.quantisation}); execution=resident runs dense "
-                "checkpoints (fp32, fp16, bf16) only. method=static reads its embedding rows, which are stored "
-                "unquantised."
+                "checkpoints (fp32, fp16, bf16) only. execution=streamed reads every format."
             )
         if checkpoint.config.get("is_encoder_decoder"):
             return f"{checkpoint.name}: an encoder-decoder has no single stack of states; not supported."
         return None
 
-    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe) -> Usage:
+    def forward(
+        self,
+        checkpoint: Checkpointed,
+        tokens: Tokens,
+        observe: Observe,
+        keep: Keep | None = None,  # noqa: ARG002
+    ) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 
         State d is what layer d receives; state L is what the model returns, after its final norm: Hugging
@@ -97,15 +138,18 @@ class Resident:
             raise CheckpointError(reason)
         device, _ = devices.choose(self.device)
         torch.set_float32_matmul_precision("highest")
-        if self.threads:
-            torch.set_num_threads(self.threads)
         seconds: dict[str, float] = {}
         peaks: dict[str, int] = {}
         model = None
+        dtype = devices.dtype_for(self.dtype, device)
         try:
-            with Phase("load", device, seconds, peaks):
-                model = self._load(checkpoint, device)
-            with Phase("forward", device, seconds, peaks), torch.inference_mode():
+            with devices.threads(self.threads), Phase("load", device, seconds, peaks):
+                model = self._load(checkpoint, device, dtype)
+            with (
+                devices.threads(self.threads),
+                Phase("forward", device, seconds, peaks),
+                torch.inference_mode(),
+            ):
                 for rows in batches(tokens.lengths, self.batch_tokens):
                     self._batch(checkpoint, model, tokens, rows, device, observe)
         except (MemoryError, RuntimeError) as error:
@@ -121,9 +165,9 @@ class Resident:
             if device.startswith("cuda"):  # the next job of a sweep finds the accelerator empty
                 gc.collect()
                 torch.cuda.empty_cache()
-        return Usage(device, self.dtype, self.attention, seconds, peaks)
+        return Usage(device, dtype, self.attention, seconds, peaks)
 
-    def _load(self, checkpoint: Checkpointed, device: str) -> torch.nn.Module:
+    def _load(self, checkpoint: Checkpointed, device: str, dtype: str) -> torch.nn.Module:
         import torch
         from transformers import AutoModel
         from transformers.utils import logging
@@ -133,7 +177,7 @@ class Resident:
         try:
             model, info = AutoModel.from_pretrained(
                 checkpoint.folder,
-                dtype=getattr(torch, self.dtype),
+                dtype=getattr(torch, dtype),
                 attn_implementation=self.attention,
                 use_safetensors=True,
                 local_files_only=True,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pairprobe.executions.products import Linear, Table, Workshop
+from pairprobe.executions.products import Linear, Parts, Table, Workshop
 from pairprobe.rooms import Fused, Stored, Weight
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class Slots:
         forwards: list[Any] = []
         try:
             for place in found:
-                parts = [[{role: next(left) for role in w.parts} for w in expert] for expert in place.weights]
+                parts: list[list[Parts]] = [
+                    [{role: next(left) for role in w.parts} for w in expert] for expert in place.weights
+                ]
                 if place.by == "linear":
                     product = Linear(place.module, place.weights[0][0], self.workshop)
                     product.parts = parts[0][0]

@@ -45,6 +45,11 @@ def finite(
     )
 
 
+def first(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def out_of_memory(error: BaseException) -> bool:
     """CUDA raises its own kind; the CPU's and Metal's allocators raise RuntimeErrors with these words."""
     words = ("can't allocate memory", "out of memory")

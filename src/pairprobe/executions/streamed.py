@@ -4,90 +4,31 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import CheckpointError, ExecutionError, at_least, one_of
+from pairprobe.errors import ExecutionError, at_least, one_of
 from pairprobe.executions import device as devices
-from pairprobe.executions.batches import batches, right_padded
+from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
+from pairprobe.executions.memory import Budget, budget, lacking, limited
+from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop
-from pairprobe.executions.sequence import Call, Sequence
-from pairprobe.executions.slots import Place, Slots, places, stored
-from pairprobe.executions.states import Phase, finite, out_of_memory
-from pairprobe.records import Tokens, Usage
-from pairprobe.rooms import Checkpointed, Fused, Observe, Weight
+from pairprobe.executions.slots import Slots, stored
+from pairprobe.executions.states import Phase, finite, first, out_of_memory
+from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
+from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.rooms import Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
     import torch
 
 ACTIVATIONS = ("as_stored", "weight_only")
-#: Share of a batch that is padding above which real tokens are gathered before each product.
-WORTH_GATHERING = 0.03
-#: Layers' parameters that are tables looked up by token id, of which only the needed rows are kept.
-ROWS_ONLY = 2**20  # bytes; a smaller table is kept whole
-
-
-@dataclass
-class Batch:
-    """Some texts on their way through the layers. states: [batch, tokens, width]."""
-
-    rows: npt.NDArray[np.int64]
-    ids: torch.Tensor
-    mask: torch.Tensor
-    real: torch.Tensor | None
-    states: torch.Tensor
-    calls: list[Call]
-
-
-class Stream:
-    """A model taken apart for streaming: what stays in memory, and the places of each layer's weights."""
-
-    def __init__(self, checkpoint: Checkpointed, dtype: str, attention: str) -> None:
-        self.checkpoint = checkpoint
-        self.model = checkpoint.empty_model(dtype, attention)
-        self.sequence = Sequence(self.model, checkpoint.name)
-        names = {id(module): name for name, module in self.model.named_modules()}
-        within = names[id(self.sequence.stack)]
-        self.within = f"{within}." if within else ""
-        self.prefix = names[id(self.sequence.layers)]
-        self.assigned: Mapping[str, Weight | Fused] = checkpoint.assigned(self.model, self.within)
-        self.layers: list[list[Place]] = [
-            places(layer, f"{self.prefix}.{i}", self.assigned) for i, layer in enumerate(self.sequence.layers)
-        ]
-        self.outside = {n: w for n, w in self.assigned.items() if not n.startswith(f"{self.prefix}.")}
-        self.embedding = next(n for n, m in self.model.named_modules() if m is self.model.get_input_embeddings())
-
-    def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
-        """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""
-        import torch
-
-        for name, weight in self.outside.items():
-            path, _, leaf = name.rpartition(".")
-            module = self.model.get_submodule(path)
-            if isinstance(weight, Fused):
-                raise CheckpointError(f"{self.checkpoint.name}: {name} holds experts outside the layers.")
-            if path == self.embedding and leaf == "weight":
-                rows = self.checkpoint.weight_rows(weight, (int(i) for i in ids))
-                value = torch.from_numpy(np.stack([rows[int(i)] for i in ids]))
-                known = torch.from_numpy(ids).to(device)
-                module.padding_idx = None  # a row number of the whole table
-                module.register_forward_pre_hook(lambda _m, args, known=known: (torch.searchsorted(known, args[0]),))
-            else:
-                value = self.checkpoint.dense(weight)
-            if leaf in module._parameters:
-                module._parameters[leaf] = torch.nn.Parameter(value.to(device, dtype), requires_grad=False)
-            else:
-                module._buffers[leaf] = value.to(device, module._buffers[leaf].dtype)
-        for module in self.sequence.stack.modules():
-            for leaf, buffer in module._buffers.items():
-                if buffer is not None and buffer.device.type != "meta":
-                    module._buffers[leaf] = buffer.to(device)  # never to another dtype
+LESS = "Give it more (execution.memory), or fewer or shorter texts; execution.dtype=bfloat16 halves the states."
 
 
 @dataclass(frozen=True)
@@ -104,6 +45,9 @@ class Streamed:
             (W8A8, FP8). weight_only computes with unquantised inputs.
         batch_tokens: padded tokens per forward pass.
         threads: CPU threads; null leaves torch's own choice.
+        memory: GB (10⁹ bytes) that a run may use, of the host and of the accelerator each; null: what is free,
+            less a reserve. Smaller batches, then several passes over the checkpoint keep within it.
+        resume: keep the vectors of finished layers, and take up those of earlier runs that were made the same way.
     """
 
     name: str = "streamed"
@@ -113,6 +57,8 @@ class Streamed:
     activations: str = "as_stored"
     batch_tokens: int = 4096
     threads: int | None = None
+    memory: float | None = None
+    resume: bool = True
 
     def __post_init__(self) -> None:
         devices.check_name(self.device)
@@ -122,20 +68,104 @@ class Streamed:
         at_least("execution.batch_tokens", self.batch_tokens, 1)
         if self.threads is not None:
             at_least("execution.threads", self.threads, 1)
+        if self.memory is not None:
+            at_least("execution.memory", self.memory, 0.01)
 
     def place(self) -> tuple[str, str]:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
         return devices.choose(self.device)
 
-    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe) -> Usage:
+    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Streamed:  # noqa: ARG002
+        """Itself; see `auto`."""
+        return self
+
+    def refuse(self, checkpoint: Checkpointed) -> str | None:
+        """Why this checkpoint cannot be run this way, or None."""
+        if checkpoint.config.get("is_encoder_decoder"):
+            return f"{checkpoint.name}: an encoder-decoder has no single stack of states; not supported."
+        if self.activations == "as_stored":
+            for place in (p for layer in self._stream(checkpoint).layers for p in layer if p.by != "linear"):
+                if any(w.activations for expert in place.weights for w in expert):
+                    return (
+                        f"{checkpoint.name}: {place.name} is no plain product, so that quantising its input as stored "
+                        "is not possible. execution.activations=weight_only computes with unquantised inputs."
+                    )
+        return None
+
+    def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
+        """Everything of this execution and the checkpoint that could change a state."""
+        if not self.resume:
+            return None
+        import torch
+        import transformers
+
+        device, _ = devices.choose(self.device)
+        return {
+            "execution": self.name,
+            "checkpoint": checkpoint.identity,
+            "files": checkpoint.files,
+            "config": checkpoint.config,
+            "formats": checkpoint.quantisation,
+            "activations": self.activations,
+            "device": device.partition(":")[0],
+            "dtype": devices.dtype_for(self.dtype, device),
+            "attention": self.attention,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]:
+        """Indices of the texts of each pass over the checkpoint, so that their states fit in the budget."""
+        device, _ = devices.choose(self.device)
+        return self._needs(self._stream(checkpoint), lengths, device, budget(device, self.memory)).chunks
+
+    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+        """What a run on texts of these lengths would take. timed: measure disk and processor, about a second."""
+        import torch
+
+        device, _ = devices.choose(self.device)
+        dtype = devices.dtype_for(self.dtype, device)
+        stream = self._stream(checkpoint)
+        limits = budget(device, self.memory)
+        wanted = self._needs(stream, lengths, device, limits)
+        parts = [part for layer in stream.layers for part in stored(layer)]
+        reads = sum(part.nbytes for part in parts)
+        seconds = None
+        if timed:
+            with devices.threads(self.threads), torch.inference_mode():
+                workshop = Workshop(device, getattr(torch, dtype), self.activations == "as_stored")
+                rate = reading_rate(parts)
+                count = sum(1 for c in wanted.chunks for _ in batches(lengths[c], wanted.batch_tokens))
+                compute = computing_seconds(stream.layers, int(lengths.sum()), count, workshop)
+            seconds = total_seconds(reads, rate, compute, len(wanted.chunks))
+        short = limits.short(wanted.host, wanted.gpu)
+        return Estimate(
+            self.name, device, dtype, reads * len(wanted.chunks), wanted.host, wanted.gpu, seconds, len(wanted.chunks),
+            problem=lacking(checkpoint.name, short) if short else "",
+        )  # fmt: skip
+
+    def _stream(self, checkpoint: Checkpointed) -> Stream:
+        device, _ = devices.choose(self.device)
+        return taken_apart(checkpoint, devices.dtype_for(self.dtype, device), self.attention)
+
+    def _needs(self, stream: Stream, lengths: npt.NDArray[Any], device: str, limits: Budget) -> Needs:
+        import torch
+
+        itemsize = getattr(torch, devices.dtype_for(self.dtype, device)).itemsize
+        config = stream.sequence.stack.config.get_text_config()
+        rows = min(int(lengths.sum()), config.vocab_size)
+        of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
+        return needs(of, lengths, device, self.batch_tokens, limits)
+
+    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 
         State d is what layer d receives; state L is what the model returns, after its final norm: Hugging
-        Face's `hidden_states`, without keeping them.
+        Face's `hidden_states`, without keeping them. keep: told of finished depths, and asked where to go on.
 
         Raises:
             CheckpointError: stored tensors do not fill the model, or it is no sequence of layers.
-            ExecutionError: no such device, out of memory, or a state that is not finite.
+            ExecutionError: no such device, out of memory or over the budget, or a state that is not finite.
         """
         import torch
 
@@ -144,24 +174,31 @@ class Streamed:
         torch.set_float32_matmul_precision("highest")
         seconds: dict[str, float] = {}
         peaks: dict[str, int] = {}
+        limits = budget(device, self.memory)
+        stream = self._stream(checkpoint)
+        wanted = self._needs(stream, tokens.lengths, device, limits)
+        short = limits.short(wanted.host, wanted.gpu)
+        if short or len(wanted.chunks) > 1:
+            raise ExecutionError(lacking(checkpoint.name, short or ("this machine", wanted.host, limits.host)), LESS)
         try:
-            with devices.threads(self.threads), torch.inference_mode():
+            with devices.threads(self.threads), torch.inference_mode(), limited(limits.host, device):
+                kind = getattr(torch, dtype)
                 with Phase("load", device, seconds, peaks):
-                    stream = Stream(checkpoint, dtype, self.attention)
-                    kind = getattr(torch, dtype)
                     stream.settle(device, kind, np.unique(np.concatenate([t.ids for t in tokens.of])))
                 with Phase("forward", device, seconds, peaks):
-                    self._pass(stream, tokens, device, kind, observe, seconds)
+                    self._pass(stream, tokens, device, kind, observe, keep, wanted, seconds)
         except (MemoryError, RuntimeError) as error:
+            if "meta" in str(error) and isinstance(error, NotImplementedError):
+                raise ExecutionError(
+                    f"{checkpoint.name}: its model uses a weight in a way streaming does not know ({first(error)}).",
+                    "execution=resident runs it whole.",
+                ) from error
             if not out_of_memory(error):
                 raise
-            first = (str(error).splitlines() or [""])[0]
-            raise ExecutionError(
-                f"{checkpoint.name}: {device} is out of memory ({first})",
-                "Choose a smaller execution.batch_tokens, or another device.",
-            ) from None
+            raise ExecutionError(f"{checkpoint.name}: {device} is out of memory ({first(error)})", LESS) from None
         finally:
-            stream = None  # type: ignore[assignment]
+            forget()
+            del stream
             if device.startswith("cuda"):  # the next job of a sweep finds the accelerator empty
                 gc.collect()
                 torch.cuda.empty_cache()
@@ -174,39 +211,47 @@ class Streamed:
         device: str,
         dtype: torch.dtype,
         observe: Observe,
+        keep: Keep | None,
+        wanted: Needs,
         seconds: dict[str, float],
     ) -> None:
         """All layers once, over all texts."""
-        import torch
-
         name = stream.checkpoint.name
+        last = len(stream.layers)
         workshop = Workshop(device, dtype, self.activations == "as_stored")
         slots = Slots(workshop)
-        work = [self._batch(stream.sequence, tokens, rows, device) for rows in batches(tokens.lengths, self.batch_tokens)]
-        for batch in work:
-            observe(0, finite(batch.states, batch.mask, name, tokens, 0, batch.rows), batch.rows)
-        feeder = Feeder([stored(found) for found in stream.layers], device)
-        last = len(stream.layers) - 1
-        for depth, (layer, found, tensors) in enumerate(zip(stream.sequence.layers, stream.layers, feeder, strict=True)):
+        work = [enter(stream.sequence, tokens, rows, device) for rows in batches(tokens.lengths, wanted.batch_tokens)]
+
+        def seen(depth: int, batch: Batch) -> None:
+            batch.states = finite(batch.states, batch.mask, name, tokens, depth, batch.rows)
+            observe(depth, batch.states, batch.rows)
+
+        kept = keep.resume() if keep else None
+        begin = kept[0] if kept else 0
+        if kept:
+            restore(kept[1], work, tokens)
+        else:
+            for batch in work:
+                seen(0, batch)
+            if keep:
+                keep.finished(0, None)
+        drop = stream.checkpoint.nbytes > devices.free_memory("cpu") // 4
+        ahead = wanted.buffers > 1
+        feeder = Feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, ahead=ahead)
+        for depth, tensors in enumerate(feeder, begin):
             start = time.perf_counter()
-            with slots.filled(found, tensors):
+            with slots.filled(stream.layers[depth], tensors):
                 for batch in work:
                     workshop.batch(batch.mask, batch.real)
-                    batch.states = batch.calls[depth](layer, batch.states)
-                    if depth < last:
-                        batch.states = finite(batch.states, batch.mask, name, tokens, depth + 1, batch.rows)
-                        observe(depth + 1, batch.states, batch.rows)
+                    batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
+                    if depth + 1 < last:
+                        seen(depth + 1, batch)
             seconds["compute"] = seconds.get("compute", 0.0) + time.perf_counter() - start
+            if keep and depth + 1 < last:
+                keep.finished(depth + 1, partial(save, work, tokens))
         for batch in work:
-            states = stream.sequence.leave(batch.ids, batch.mask, batch.states)
-            observe(last + 1, finite(states, batch.mask, name, tokens, last + 1, batch.rows), batch.rows)
-        for key, value in feeder.seconds.items():
-            seconds[key] = seconds.get(key, 0.0) + value
-
-    def _batch(self, sequence: Sequence, tokens: Tokens, rows: npt.NDArray[np.int64], device: str) -> Batch:
-        import torch
-
-        ids, mask = (torch.from_numpy(a).to(device) for a in right_padded(tokens, rows))
-        real = mask.flatten().nonzero()[:, 0] if (~mask).float().mean() > WORTH_GATHERING else None
-        states, calls = sequence.enter(ids, mask)
-        return Batch(rows, ids, mask, real, states, calls)
+            batch.states = stream.sequence.leave(batch.ids, batch.mask, batch.states)
+            seen(last, batch)
+        if keep:
+            keep.finished(last, None)
+        seconds |= feeder.seconds

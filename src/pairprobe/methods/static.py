@@ -11,7 +11,7 @@ import numpy as np
 
 from pairprobe.methods.pooling import Pooling
 from pairprobe.records import Tokens, Usage, Vectors
-from pairprobe.rooms import Checkpointed, Execution
+from pairprobe.rooms import Checkpointed, Execution, Keeping
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,6 @@ class Static(Pooling):
         """Why this method cannot measure this checkpoint, or None."""
         return None
 
-    def memory_needed(self, checkpoint: Checkpointed, execution: Execution) -> int:  # noqa: ARG002
-        """Bytes: a few hundred rows."""
-        return 16 * 2**20
-
     def depths_of(self, checkpoint: Checkpointed) -> tuple[int, ...]:  # noqa: ARG002
         """The table is depth 0."""
         return (0,)
@@ -45,6 +41,7 @@ class Static(Pooling):
         tokens: Tokens,
         execution: Execution,  # noqa: ARG002  the same call for every method
         progress: Callable[[int, int], None] = lambda done, total: None,
+        kept: Keeping | None = None,  # noqa: ARG002  rows are read anew: that costs nothing
     ) -> tuple[Vectors, Usage]:
         """Measure. progress: called with (texts done, texts in all)."""
         start = time.perf_counter()
@@ -60,10 +57,15 @@ class Static(Pooling):
         progress(len(tokens), len(tokens))
         about = {
             "pooling": self.described,
-            "rows": f"{len(rows)} of {checkpoint.tensors[checkpoint.embedding_name].shape[0]} rows "
+            "rows": f"{len(rows)} of {checkpoint.weights[checkpoint.embedding_name].shape[0]} rows "
             f"of {checkpoint.embedding_name}",
         }
-        if checkpoint.quantisation:
+        if checkpoint.remote:
+            about["fetched"] = f"{checkpoint.fetched_bytes} bytes"
+        table = checkpoint.weights[checkpoint.embedding_name]
+        if not table.dense:
+            about["precision"] = f"the table itself is stored as {table.format}: its rows are dequantised"
+        elif checkpoint.quantisation:
             about["precision"] = "not quantised in this checkpoint: precision cannot explain this Δ"
         usage = Usage("cpu", "float32", "none", {"load": time.perf_counter() - start}, {})
         return Vectors(values.astype(np.float32), (0,), "float32", about), usage

@@ -1,0 +1,90 @@
+"""python run.py plan [overrides]: what a run would read, need and take, each way it could be run. Nothing is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pairprobe import preflight
+from pairprobe.commands import compose
+from pairprobe.config import Job, build
+from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.preflight import gigabytes
+from pairprobe.records import Estimate
+from pairprobe.report import Report, duration, for_errors
+
+
+def main(words: list[str]) -> int:
+    """Exit code: 0 it can be run, 2 it cannot."""
+    if any(w in ("-h", "--help") for w in words):
+        print(
+            "python run.py plan [-m] [group=choice] [key=value]   memory and time of each way to run it; loads nothing"
+        )
+        return 0
+    sweep = bool({"-m", "--multirun"} & {*words})
+    flags = [w for w in words if w.startswith("-") and w not in ("-m", "--multirun")]
+    if flags:
+        raise ConfigError(f"plan does not know {', '.join(flags)}.", "It takes a run's words: group=choice key=value")
+    jobs = [build(c) for c in compose.jobs([w for w in words if not w.startswith("-")], multirun=sweep)]
+    return max(_show(job) for job in jobs)
+
+
+def _show(job: Job) -> int:
+    show = Report(quiet=False)
+    plan, problems = preflight.check(job, timed=True)
+    for i, problem in enumerate(problems):
+        for_errors().error(problem.error, "preflight" if i == 0 else "")
+    if plan is None:
+        return 2
+    title = f"{job.model_name} × {job.method.name} × {plan.pairs.name}"
+    if plan.checkpoint is not None:
+        about = plan.checkpoint.storage
+        title += f" · {gigabytes(about.nbytes)} as {about.summary}, {about.bits:.1f} bits per weight"
+        if about.unquantised:
+            title += f", unquantised: {', '.join(about.unquantised)}"
+    show.line("pairprobe", title)
+    if plan.estimate is None or plan.execution is None:
+        show.line("plan", "embedding rows only; no model is run" if plan.checkpoint else "no model is used")
+        return 0
+    found = _ways(job, plan)
+    show.plain(f"{'':<14}{'read':>10}{'peak cpu':>12}{'peak gpu':>12}   time")
+    for estimate in found:
+        chosen = estimate.execution == plan.execution.name
+        gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
+        if estimate.problem:
+            said = f"cannot: {estimate.problem}"
+        else:
+            passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
+            said = f"about {duration(estimate.seconds or 0)}{passes}"
+        mark = "←" if chosen else " "
+        head = f"{estimate.execution:<10} {mark}  {gigabytes(estimate.reads):>10}"
+        show.plain(f"{head}{gigabytes(estimate.host):>12}{gpu:>12}   {said}")
+    show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
+    return 0
+
+
+def _ways(job: Job, plan: preflight.Plan) -> list[Estimate]:
+    """Every execution that could be chosen, the chosen one first."""
+    assert plan.estimate is not None
+    lengths = preflight.lengths(job, plan)
+    ways: Any = job.execution.both() if hasattr(job.execution, "both") else (plan.execution,)
+    others = []
+    for way in ways:
+        if way.name == plan.estimate.execution:
+            continue
+        try:
+            others.append(way.estimate(plan.checkpoint, lengths, timed=True))
+        except PairprobeError as error:
+            reads = plan.checkpoint.nbytes if plan.checkpoint else 0
+            others.append(Estimate(way.name, "", "", reads, 0, 0, None, 1, problem=error.problems[0]))
+    return [plan.estimate, *others]
+
+
+def _why(job: Job, plan: preflight.Plan, found: list[Estimate]) -> str:
+    if job.execution.name != "auto":
+        return f"execution={job.execution.name} was asked for."
+    if plan.estimate is not None and plan.estimate.execution == "resident":
+        return "Small and dense: run whole."
+    resident = next((e for e in found if e.execution == "resident"), None)
+    if resident is not None and resident.problem:
+        return "Only layer by layer is possible."
+    return "Layer by layer: far less memory, and no slower."

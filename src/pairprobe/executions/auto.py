@@ -1,0 +1,74 @@
+"""Whole or layer by layer, whichever the plan says."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pairprobe.errors import ExecutionError
+from pairprobe.executions.resident import Resident
+from pairprobe.executions.streamed import Streamed
+from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.rooms import Checkpointed, Keep, Observe
+
+#: Bytes of weights, as computed with, up to which a dense model is run whole: building and filling it takes no longer
+#: than streaming it.
+SMALL = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Auto(Streamed):
+    """Run small dense models whole (`resident`) and all others layer by layer (`streamed`).
+
+    The choice follows from the checkpoint alone, never from what a clock said, so that a run repeats; `plan` shows
+    both ways with their costs. Args: as of `streamed`.
+    """
+
+    name: str = "auto"
+
+    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Resident | Streamed:  # type: ignore[override]
+        """The execution that fits this checkpoint. Raises ExecutionError where neither does."""
+        resident, streamed = self.both()
+        refused = resident.refuse(checkpoint)
+        if not refused and resident.memory_needed(checkpoint) <= SMALL:
+            return resident
+        found = streamed.refuse(checkpoint)
+        if not found:
+            return streamed
+        if refused or resident.estimate(checkpoint, lengths).problem:
+            raise ExecutionError([found, *([refused] if refused else [])])
+        return resident
+
+    def both(self) -> tuple[Resident, Streamed]:
+        """The two ways, with the settings they share."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        names = {f.name for f in dataclasses.fields(Resident)}
+        return Resident(**{k: v for k, v in own.items() if k in names}), Streamed(**own)
+
+    def refuse(self, checkpoint: Checkpointed) -> str | None:
+        """Why neither way can run this checkpoint, or None."""
+        try:
+            self.settle(checkpoint, np.array([1]))
+        except ExecutionError as error:
+            return error.problems[0]
+        return None
+
+    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+        """Of the one that is chosen."""
+        return self.settle(checkpoint, lengths).estimate(checkpoint, lengths, timed)
+
+    def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
+        """Of the one that is chosen."""
+        return self.settle(checkpoint, np.array([1])).key(checkpoint)
+
+    def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]:
+        """Of the one that is chosen."""
+        return self.settle(checkpoint, lengths).chunks(checkpoint, lengths)
+
+    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None) -> Usage:
+        """By the one that is chosen."""
+        return self.settle(checkpoint, tokens.lengths).forward(checkpoint, tokens, observe, keep)

@@ -1,0 +1,100 @@
+"""How much memory a run may use, and a limit that it cannot pass: long before the kernel has to kill anything."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pairprobe.executions import device as devices
+
+#: Left alone on the host for everybody else, of what is free.
+RESERVE_SHARE, RESERVE_LEAST = 0.1, 2**30
+#: Left alone on an accelerator.
+RESERVE_GPU = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes a run may add to what its process holds. gpu: None without one. unified: host and gpu are one memory, so
+    that what is taken of one is taken of the other."""
+
+    host: int
+    gpu: int | None = None
+    unified: bool = False
+
+    def short(self, host: int, gpu: int) -> tuple[str, int, int] | None:
+        """(where, bytes wanted, bytes there) of the first memory that does not suffice, or None."""
+        if self.unified and host + gpu > self.host:
+            return "this machine's unified memory", host + gpu, self.host
+        if host > self.host:
+            return "the host", host, self.host
+        if self.gpu is not None and gpu > self.gpu:
+            return "the accelerator", gpu, self.gpu
+        return None
+
+
+def budget(device: str, gigabytes: float | None = None) -> Budget:
+    """What may be used: `gigabytes` (10⁹ bytes, of host and accelerator each) where given, never more than is free
+    less a reserve. Limits of the process's control group count; unified memory is counted once.
+    """
+    free = devices.free_memory("cpu")
+    host = max(0, free - max(int(free * RESERVE_SHARE), min(RESERVE_LEAST, free // 2)))
+    wanted = int(gigabytes * 1e9) if gigabytes is not None else None
+    if wanted is not None:
+        host = min(host, wanted)
+    if device == "cpu":
+        return Budget(host)
+    if devices.unified(device):
+        return Budget(host, host, unified=True)
+    gpu = max(0, devices.free_memory(device) - RESERVE_GPU)
+    return Budget(host, min(gpu, wanted) if wanted is not None else gpu)
+
+
+def lacking(name: str, short: tuple[str, int, int]) -> str:
+    """What to say of `Budget.short`."""
+    where, wanted, there = short
+    return f"{name}: needs about {wanted / 1e9:.1f} GB of {where}, of which it may use {there / 1e9:.1f} GB."
+
+
+@contextlib.contextmanager
+def limited(nbytes: int, device: str) -> Iterator[None]:
+    """Within, this process cannot take more than `nbytes` of new private memory: asking for more fails at once, as
+    a MemoryError or torch's own, while the machine still has room.
+
+    Linux on the CPU only: drivers of accelerators map address space that is no memory.
+    """
+    taken = _private()
+    if device != "cpu" or taken is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = taken + nbytes
+    if before[0] != resource.RLIM_INFINITY:
+        limit = min(limit, before[0])
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    except (OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _private() -> int | None:
+    """Bytes of private writable memory mapped by this process, as RLIMIT_DATA counts it; None where unknown."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,253 @@
+"""What streaming a checkpoint would take: memory from headers and shapes alone, time from a short measurement."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pairprobe.executions.batches import batches
+from pairprobe.executions.feeder import BUFFERS, buffer_bytes, cached, forget
+from pairprobe.executions.memory import Budget
+from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
+from pairprobe.executions.slots import Place, stored
+from pairprobe.rooms import Checkpointed, Stored, Weight, torch_dtype
+
+if TYPE_CHECKING:
+    pass
+
+#: Values of a batch that a layer holds at its widest, in multiples of its widest product and of its width: gate, its
+#: activation and up (a product of gathered rows beside the scattered one); residual, normed, and what norms compute
+#: in float32.
+WIDE, NARROW = 3.2, 6.0
+#: Python objects, small tensors, the allocator's rounding.
+SLACK = 24 * 2**20
+PROBE = 16 * 2**20  # bytes read to measure a disk
+MEASURED = 256  # tokens and rows of the product that measures a processor
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes, and the choices they follow from. buffers: layers read ahead of use. batch_tokens: padded tokens of a
+    forward pass. chunks: texts of each pass over the checkpoint."""
+
+    host: int
+    gpu: int
+    buffers: int
+    batch_tokens: int
+    chunks: tuple[npt.NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one model, in bytes or values. buffer: the largest layer as stored. outside: dense, beside the layers.
+    slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
+    expert, dense."""
+
+    buffer: int
+    outside: int
+    slots: int
+    width: int
+    widest: int
+    expert: int
+    itemsize: int
+
+
+def sizes(
+    layers: Sequence[Sequence[Place]], outside: dict[str, Any], embedding: str, rows: int, width: int, itemsize: int
+) -> Sizes:
+    """Read off the headers. rows: of the embedding table that are needed."""
+    beside = 0
+    for name, weight in outside.items():
+        count = rows * weight.shape[1] if name == f"{embedding}.weight" else math.prod(weight.shape)
+        beside += count * itemsize
+    linear = [p.weights[0][0].shape[0] for layer in layers for p in layer if p.by == "linear"]
+    dense = [[p.weights[0][0].shape for p in layer if p.by == "dense"] for layer in layers]
+    conv = [shape[-1] for shapes in dense for shape in shapes if len(shape) == 2]
+    experts = [
+        sum(math.prod(w.shape) for w in e) for layer in layers for p in layer if p.by == "table" for e in p.weights
+    ]
+    return Sizes(
+        buffer=buffer_bytes([stored(layer) for layer in layers]),
+        outside=beside,
+        slots=max((sum(math.prod(s) for s in shapes) for shapes in dense), default=0) * itemsize,
+        width=width,
+        widest=max([*linear, *conv, width]),
+        expert=max(experts, default=0) * itemsize,
+        itemsize=itemsize,
+    )
+
+
+def needs(of: Sizes, lengths: npt.NDArray[Any], device: str, batch_tokens: int, budget: Budget) -> Needs:
+    """The memory of a run, made to fit: first without reading ahead, then with smaller batches, then in several passes.
+
+    Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
+    """
+    longest = int(lengths.max())
+    tries = [(BUFFERS, batch_tokens)]
+    while tries[-1][1] > longest:
+        tries.append((BUFFERS, max(longest, tries[-1][1] // 4)))
+    tries += [(1, size) for _, size in tries]
+    # several passes cost more than small batches, these more than not reading ahead
+    everything = np.arange(len(lengths))
+    for buffers, size in tries:
+        found = _bytes(of, lengths, (everything,), device, buffers, size)
+        if budget.short(found.host, found.gpu) is None:
+            return found
+    buffers, size = tries[-1]
+    chunk = len(lengths)
+    while True:
+        chunks = tuple(np.array_split(everything, -(-len(lengths) // chunk)))
+        found = _bytes(of, lengths, chunks, device, buffers, size)
+        if budget.short(found.host, found.gpu) is None or chunk == 1:
+            return found
+        chunk = -(-chunk // 2)
+
+
+def _bytes(
+    of: Sizes,
+    lengths: npt.NDArray[Any],
+    chunks: tuple[npt.NDArray[np.int64], ...],
+    device: str,
+    buffers: int,
+    batch_tokens: int,
+) -> Needs:
+    most = 0
+    for chunk in chunks:
+        padded = [len(rows) * int(lengths[chunk][rows].max()) for rows in batches(lengths[chunk], batch_tokens)]
+        longest = int(lengths[chunk].max())
+        states = sum(padded) * (of.width * of.itemsize + 4 * longest + 64)
+        most = max(most, states + int(max(padded) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
+    tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
+    computing = most + of.outside + of.slots + of.expert + tile
+    staging = buffers * of.buffer
+    if device == "cpu":
+        return Needs(staging + computing + SLACK, 0, buffers, batch_tokens, chunks)
+    return Needs(staging + of.outside + SLACK, staging + computing, buffers, batch_tokens, chunks)
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Bytes per second from these files as they lie now; whether they came from the machine's memory."""
+
+    read: float
+    warm: bool
+
+
+def reading_rate(parts: Sequence[Stored]) -> Rates:
+    """Read a few MB from three places of a checkpoint's files. What was not in the machine's cache leaves it again."""
+    large = sorted(parts, key=lambda p: -p.nbytes)[: max(1, len(parts) // 4)]
+    chosen = [large[i * (len(large) - 1) // 2] for i in range(3)] if large else []
+    nbytes, seconds, warm = 0, 1e-9, 0
+    buffer = bytearray(PROBE // 3)
+    for part in chosen:
+        size = min(len(buffer), part.nbytes)
+        start = part.start + (part.nbytes - size) // 2
+        with part.file.open("rb", buffering=0) as stream:
+            there = cached(stream.fileno(), start, size)
+            began = time.perf_counter()
+            nbytes += os.preadv(stream.fileno(), [memoryview(buffer)[:size]], start)
+            seconds += time.perf_counter() - began
+            warm += there
+            if not there:
+                forget(stream.fileno(), start, size)
+    return Rates(nbytes / seconds if nbytes else 1e9, warm == len(chosen))
+
+
+def computing_seconds(layers: Sequence[Sequence[Place]], tokens: int, batch_count: int, workshop: Workshop) -> float:
+    """For all layers over `tokens` real tokens, from one product of a slice of each kind of weight, as it is stored."""
+    import torch
+
+    known: dict[Any, tuple[float, float]] = {}
+    total = 0.0
+    for layer in layers:
+        for place in layer:
+            for weight in (w for expert in place.weights for w in expert):
+                if len(weight.shape) != 2:
+                    continue
+                key = weight.format, weight.shape[1], place.by
+                if key not in known:
+                    known[key] = _measured(weight, workshop)
+                each, fixed = known[key]
+                values = math.prod(weight.shape)
+                share = 1.0 if place.by != "table" else min(1.0, 4 / len(place.weights) + 0.1)
+                total += values * (each * tokens * share + fixed * batch_count)
+    if workshop.device.startswith("cuda"):
+        torch.cuda.synchronize(workshop.device)
+    return total * 1.1  # attention, norms and activations
+
+
+def _measured(weight: Weight, workshop: Workshop) -> tuple[float, float]:
+    """(seconds of a product for each weight and token, seconds of dequantising for each weight)."""
+    import torch
+
+    rows = min(weight.shape[0], max(2 * MEASURED, weight.step) // weight.step * weight.step)
+    parts = {}
+    for role, part in weight.parts.items():
+        # of the right dtype and shape; what it holds does not change how long it takes
+        parts[role] = torch.zeros(part.shape, dtype=torch_dtype(part.dtype), device=workshop.device)
+    part = _Slice(weight, rows)
+    times = []
+    for n in (1, MEASURED):
+        x = torch.zeros(n, weight.shape[1], dtype=workshop.dtype, device=workshop.device)
+        best = math.inf
+        for _ in range(5):
+            start = time.perf_counter()
+            workshop.product(x, part, parts)
+            if workshop.device.startswith("cuda"):
+                torch.cuda.synchronize(workshop.device)
+            best = min(best, time.perf_counter() - start)
+        times.append(best)
+    values = rows * weight.shape[1]
+    each = max(0.0, times[1] - times[0]) / (MEASURED - 1) / values
+    return each, max(0.0, times[0] / values - each)
+
+
+class _Slice:
+    """The first rows of a weight, as a weight."""
+
+    def __init__(self, weight: Weight, rows: int) -> None:
+        self._weight = weight
+        self.shape = (rows, *weight.shape[1:])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._weight, name)
+
+
+def total_seconds(read_bytes: int, rate: Rates, compute: float, passes: int) -> float:
+    """Reading and computing overlap; the longer of the two counts, and building the model."""
+    return max(read_bytes * passes / rate.read, compute) + 1.0
+
+
+def whole_seconds(checkpoint: Checkpointed, tokens: int, device: str, dtype: str) -> float:
+    """Of loading a dense checkpoint whole and running it: reading, the first use of new memory, and the products."""
+    import torch
+
+    rate = reading_rate([t for t in checkpoint.tensors.values() if t.nbytes])
+    kind = getattr(torch, dtype)
+    start = time.perf_counter()
+    torch.empty(PROBE, dtype=torch.uint8).fill_(1)
+    filling = (time.perf_counter() - start) / PROBE
+    x = torch.zeros(MEASURED, 1024, dtype=kind, device=device)
+    y = torch.zeros(1024, 1024, dtype=kind, device=device)
+    best = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        torch.mm(x, y)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    each = best / (MEASURED * 1024 * 1024)
+    table = math.prod(checkpoint.weights[checkpoint.embedding_name].shape)
+    heads = 2 * table if any("lm_head" in n for n in checkpoint.tensors) else table
+    loading = checkpoint.nbytes / rate.read + checkpoint.parameters * kind.itemsize * filling
+    return float(loading) + max(0, checkpoint.parameters - heads) * tokens * each * 1.1 + 1.0

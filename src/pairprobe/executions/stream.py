@@ -1,0 +1,134 @@
+"""A model taken apart for streaming: what stays in memory, and the places of each layer's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pairprobe.errors import CheckpointError
+from pairprobe.executions.batches import right_padded
+from pairprobe.executions.sequence import Call, Sequence
+from pairprobe.executions.slots import Place, places
+from pairprobe.records import Tokens
+from pairprobe.rooms import Checkpointed, Fused, Weight
+
+if TYPE_CHECKING:
+    import torch
+
+
+#: Share of a batch that is padding above which real tokens are gathered before each product.
+WORTH_GATHERING = 0.03
+
+
+@dataclass
+class Batch:
+    """Some texts on their way through the layers. states: [batch, tokens, width]."""
+
+    rows: npt.NDArray[np.int64]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    real: torch.Tensor | None
+    states: torch.Tensor
+    calls: list[Call]
+
+
+class Stream:
+    """A model taken apart for streaming: what stays in memory, and the places of each layer's weights."""
+
+    def __init__(self, checkpoint: Checkpointed, dtype: str, attention: str) -> None:
+        self.checkpoint = checkpoint
+        self.model = checkpoint.empty_model(dtype, attention)
+        self.sequence = Sequence(self.model, checkpoint.name)
+        names = {id(module): name for name, module in self.model.named_modules()}
+        within = names[id(self.sequence.stack)]
+        self.within = f"{within}." if within else ""
+        self.prefix = names[id(self.sequence.layers)]
+        self.assigned: Mapping[str, Weight | Fused] = checkpoint.assigned(self.model, self.within)
+        self.layers: list[list[Place]] = [
+            places(layer, f"{self.prefix}.{i}", self.assigned) for i, layer in enumerate(self.sequence.layers)
+        ]
+        self.outside = {n: w for n, w in self.assigned.items() if not n.startswith(f"{self.prefix}.")}
+        self.embedding = next(n for n, m in self.model.named_modules() if m is self.model.get_input_embeddings())
+
+    def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
+        """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""
+        import torch
+
+        for name, weight in self.outside.items():
+            path, _, leaf = name.rpartition(".")
+            module = self.model.get_submodule(path)
+            if isinstance(weight, Fused):
+                raise CheckpointError(f"{self.checkpoint.name}: {name} holds experts outside the layers.")
+            if path == self.embedding and leaf == "weight":
+                rows = self.checkpoint.weight_rows(weight, (int(i) for i in ids))
+                value = torch.from_numpy(np.stack([rows[int(i)] for i in ids]))
+                known = torch.from_numpy(ids).to(device)
+                module.padding_idx = None  # a row number of the whole table
+                module.register_forward_pre_hook(lambda _m, args, known=known: (torch.searchsorted(known, args[0]),))
+            else:
+                value = self.checkpoint.dense(weight)
+            if leaf in module._parameters:
+                module._parameters[leaf] = torch.nn.Parameter(value.to(device, dtype), requires_grad=False)
+            else:
+                module._buffers[leaf] = value.to(device, module._buffers[leaf].dtype)
+        for module in self.sequence.stack.modules():
+            for leaf, buffer in module._buffers.items():
+                if buffer is not None and buffer.device.type != "meta":
+                    module._buffers[leaf] = buffer.to(device)  # never to another dtype
+
+
+_last: tuple[Any, Stream] | None = None
+
+
+def taken_apart(checkpoint: Checkpointed, dtype: str, attention: str) -> Stream:
+    """The checkpoint's model taken apart; the last one is remembered, since planning and running want the same."""
+    global _last
+    wanted = (id(checkpoint), dtype, attention)
+    if _last is None or _last[0] != wanted or _last[1].checkpoint is not checkpoint:
+        _last = wanted, Stream(checkpoint, dtype, attention)
+    return _last[1]
+
+
+def forget() -> None:
+    """What was remembered has been filled with weights: build it anew next time."""
+    global _last
+    _last = None
+
+
+def enter(sequence: Sequence, tokens: Tokens, rows: npt.NDArray[np.int64], device: str) -> Batch:
+    """The texts `rows` as a batch, at state 0."""
+    import torch
+
+    ids, mask = (torch.from_numpy(a).to(device) for a in right_padded(tokens, rows))
+    real = mask.flatten().nonzero()[:, 0] if (~mask).float().mean() > WORTH_GATHERING else None
+    states, calls = sequence.enter(ids, mask)
+    return Batch(rows, ids, mask, real, states, calls)
+
+
+def save(work: list[Batch], tokens: Tokens, file: Path) -> None:
+    """Write the states of all real tokens, text after text."""
+    import torch
+
+    flat: list[Any] = [None] * len(tokens)
+    for batch in work:
+        for i, row in enumerate(batch.rows):
+            flat[row] = batch.states[i, : len(tokens.of[row])]
+    torch.save(torch.cat(flat).cpu(), file)
+
+
+def restore(file: Path, work: list[Batch], tokens: Tokens) -> None:
+    """Put the states that `save` wrote back into the batches. Padding gets zeros: nothing looks at it."""
+    import torch
+
+    flat = torch.load(file, weights_only=True)
+    ends = np.cumsum(tokens.lengths)
+    for batch in work:
+        batch.states = torch.zeros_like(batch.states)
+        for i, row in enumerate(batch.rows):
+            n = len(tokens.of[row])
+            batch.states[i, :n] = flat[ends[row] - n : ends[row]].to(batch.states.device)

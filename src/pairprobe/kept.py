@@ -1,0 +1,186 @@
+"""Vectors of finished layers, kept on disk by what they are made of, so that nothing is read or computed twice.
+
+    ROOT/KEY/SET/texts.json        the texts' own keys (token ids and pooling weights), in order
+    ROOT/KEY/SET/depth-007.npy     float32 [texts, width]: their vectors at that depth
+    ROOT/KEY/SET/state-007.pt      all tokens' states there, from which an interrupted run goes on; one at a time
+
+KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+#: States are written when this much longer has passed than writing them takes.
+WORTH = 20
+
+
+def key(about: Mapping[str, Any]) -> str:
+    """Hexadecimal hash of everything named in `about`; equal only for equal content."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def source_hash() -> str:
+    """Of pairprobe's own code that makes vectors: a changed line makes everything anew."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for folder in ("checkpoints", "executions", "methods"):
+        for file in sorted((package / folder).rglob("*.py")):
+            digest.update(file.relative_to(package).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept under `root`. limit: bytes; what was used longest ago goes first when there is more."""
+
+    root: Path
+    limit: int = 20 * 10**9
+
+    def shelf(self, about: Mapping[str, Any]) -> Shelf:
+        """The place of all vectors made in the way `about` says."""
+        found = key(about)
+        return Shelf(self, self.root / found[:32], dict(about))
+
+    def tidy(self, spare: Path) -> None:
+        """Remove sets until no more than `limit` bytes are left; `spare` stays."""
+        sets = []
+        for folder in self.root.glob("*/*/"):
+            with contextlib.suppress(OSError):
+                size = sum(f.stat().st_size for f in folder.iterdir())
+                sets.append((folder.stat().st_mtime, size, folder))
+        total = sum(size for _, size, _ in sets)
+        for _, size, folder in sorted(sets):
+            if total <= self.limit:
+                return
+            if folder != spare:
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= size
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Vectors that were all made in one way."""
+
+    kept: Kept
+    folder: Path
+    about: dict[str, Any]
+
+    def find(self, texts: Sequence[str], depths: Sequence[int]) -> dict[int, FloatArray]:
+        """Index of a text → its vectors [depths, width], for the texts that are there at every depth."""
+        missing = {text: i for i, text in enumerate(texts)}
+        found: dict[int, FloatArray] = {}
+        for folder in sorted(self.folder.glob("*/")):
+            try:
+                there = {t: n for n, t in enumerate(json.loads((folder / "texts.json").read_text()))}
+                wanted = [(i, there[t]) for t, i in missing.items() if t in there]
+                if not wanted or not all((folder / f"depth-{d:03d}.npy").exists() for d in depths):
+                    continue
+                arrays = [np.load(folder / f"depth-{d:03d}.npy", mmap_mode="r") for d in depths]
+                if any(a.shape[0] != len(there) or a.dtype != np.float32 for a in arrays):
+                    continue
+                for i, n in wanted:
+                    found[i] = np.stack([a[n] for a in arrays])
+                    del missing[texts[i]]
+                os.utime(folder)
+            except (OSError, ValueError):  # removed or damaged meanwhile: made anew
+                continue
+        return found
+
+    def writing(self, texts: Sequence[str]) -> Writing:
+        """A set of vectors in the making, or one whose making was interrupted."""
+        return Writing(self, self.folder / key({"texts": list(texts)})[:32], tuple(texts))
+
+
+class Writing:
+    """A set of texts whose vectors are being made. A disk that is full or read-only stops the keeping, not the run."""
+
+    def __init__(self, shelf: Shelf, folder: Path, texts: tuple[str, ...]) -> None:
+        self.shelf, self.folder, self.texts = shelf, folder, texts
+        self.works = True
+        self._last = time.monotonic()
+        self._cost = 0.0
+        with self._trying():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._put("texts.json", lambda file: file.write_text(json.dumps(list(texts))))
+            about = shelf.folder / "about.json"
+            if not about.exists():
+                about.write_text(json.dumps(shelf.about, indent=1, sort_keys=True))
+
+    def depth(self, depth: int, vectors: FloatArray) -> None:
+        """Keep the vectors [texts, width] of a finished depth."""
+        if not self.works:
+            return
+        with self._trying():
+            self._put(f"depth-{depth:03d}.npy", lambda file: _save(file, vectors))
+
+    def kept_depth(self, depth: int) -> FloatArray | None:
+        """The vectors of a depth, where they are there."""
+        try:
+            found: FloatArray = np.load(self.folder / f"depth-{depth:03d}.npy")
+        except (OSError, ValueError):
+            return None
+        return found if found.dtype == np.float32 and found.shape[0] == len(self.texts) else None
+
+    def state(self, depth: int, save: Callable[[Path], Any]) -> None:
+        """Keep the states from which a run can go on at `depth`, unless that takes too much of its time."""
+        if not self.works or time.monotonic() - self._last < WORTH * self._cost:
+            return
+        start = time.monotonic()
+        before = self._states()
+        with self._trying():
+            self._put(f"state-{depth:03d}.pt", save)
+            for file in before:
+                if file.name != f"state-{depth:03d}.pt":
+                    file.unlink(missing_ok=True)
+        self._last = time.monotonic()
+        self._cost = self._last - start
+
+    def last_state(self) -> tuple[int, Path] | None:
+        """(depth, file) of the deepest states that are there."""
+        files = self._states()
+        return (int(files[-1].stem.partition("-")[2]), files[-1]) if files else None
+
+    def finish(self) -> None:
+        """All depths are done: states are needed no more, and old sets make room."""
+        with self._trying():
+            for file in self._states():
+                file.unlink(missing_ok=True)
+            self.shelf.kept.tidy(self.folder)
+
+    def _states(self) -> list[Path]:
+        return sorted(self.folder.glob("state-*.pt"))
+
+    def _put(self, name: str, write: Callable[[Path], Any]) -> None:
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        try:
+            write(temporary)
+            temporary.replace(self.folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.works = False
+
+
+def _save(file: Path, vectors: FloatArray) -> None:
+    with file.open("wb") as stream:
+        np.save(stream, vectors)

@@ -1,0 +1,251 @@
+"""GPTQ: AutoGPTQ's own words, its formula element by element, both versions of zero points, groups in any order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from packed import dense, headers, int32, seen_from_all_sides, words
+
+from pairprobe.checkpoints import packing
+from pairprobe.checkpoints.formats import awq, gptq
+from pairprobe.errors import CheckpointError
+
+# Made with AutoGPTQ 0.7.1, qlinear_cuda.QuantLinear.pack, of q[o, i] = (7 o + 5 i + 3) mod 2^bits and zero points
+# 1 + 5 o mod (2^bits − 1), 32 × 32 in one group: qweight of outputs 0 and 5 (a column each), qzeros.
+AUTOGPTQ = {
+    2: ((0x93939393, 0x93939393), (0x4E4E4E4E, 0x4E4E4E4E), (0x18618618, 0x86186186)),
+    3: (
+        (0x43C67543, 0x7543C675, 0xC67543C6),
+        (0x1E33AA1E, 0xAA1E33AA, 0x33AA1E33),
+        (0x5D0A62E8, 0x298BA14C, 0x2E853174),
+    ),
+    4: (
+        (0x61C72D83, 0xE94FA50B, 0x61C72D83, 0xE94FA50B),
+        (0x94FA50B6, 0x1C72D83E, 0x94FA50B6, 0x1C72D83E),
+        (0x50A50A50, 0x0A50A50A, 0xA50A50A5, 0x50A50A50),
+    ),
+    8: (
+        (0x120D0803, 0x26211C17, 0x3A35302B, 0x4E49443F, 0x625D5853, 0x76716C67, 0x8A85807B, 0x9E99948F),
+        (0x35302B26, 0x49443F3A, 0x5D58534E, 0x716C6762, 0x85807B76, 0x99948F8A, 0xADA8A39E, 0xC1BCB7B2),
+        (0x0F0A0500, 0x231E1914, 0x37322D28, 0x4B46413C, 0x5F5A5550, 0x736E6964, 0x87827D78, 0x9B96918C),
+    ),
+}
+
+
+def gptq_layer(bits, inputs, outputs, groups_of, stored_less=1, seed=0, dtype=torch.float16):
+    """(tensors, W float32 [out, in]): `groups_of` is the group of each input; W = (q − z) · s of that group."""
+    draw = np.random.default_rng(seed)
+    groups = max(groups_of) + 1
+    q = draw.integers(0, 2**bits, (inputs, outputs))
+    z = draw.integers(0, 2**bits, (groups, outputs))
+    s = torch.from_numpy(draw.uniform(0.01, 0.1, z.shape)).to(dtype)
+    stored = (z - stored_less) % 2**bits
+    exact = s.float().numpy()
+    w = np.empty((outputs, inputs), dtype=np.float32)
+    for o in range(outputs):
+        for i, g in enumerate(groups_of):
+            w[o, i] = np.float32(q[i, o] - z[g, o]) * exact[g, o]
+    tensors = {
+        "qweight": torch.tensor([words(column, bits) for column in q.T.tolist()], dtype=torch.int32).t().contiguous(),
+        "qzeros": torch.tensor([words(row, bits) for row in stored.tolist()], dtype=torch.int32),
+        "scales": s,
+        "g_idx": torch.tensor(groups_of, dtype=torch.int32),
+    }
+    return tensors, torch.from_numpy(w)
+
+
+def runs(inputs, group):
+    return [i // group for i in range(inputs)]
+
+
+def recognised(tensors, **config):
+    assert awq.recognise("layer", headers(tensors), config) is None
+    return gptq.recognise("layer", headers(tensors), config)
+
+
+# ── values ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_words_of_autogptq_are_read(bits):
+    first, sixth, zeros = AUTOGPTQ[bits]
+    column = int32(first, sixth).t().contiguous()
+    m = 2**bits
+    assert packing.down(column, bits, 32).t().tolist() == [[(7 * o + 5 * i + 3) % m for i in range(32)] for o in (0, 5)]
+    assert packing.across(int32(zeros), bits, 32).tolist() == [[5 * o % (m - 1) for o in range(32)]]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(("inputs", "outputs", "group"), [(64, 32, 32), (128, 96, 128), (96, 64, 16), (96, 32, 96)])
+def test_gptq_is_the_published_formula(bits, inputs, outputs, group):
+    tensors, w = gptq_layer(bits, inputs, outputs, runs(inputs, group))
+    weight = recognised(tensors, quant_method="gptq", bits=bits, group_size=group, desc_act=False)
+    assert (weight.format, weight.transposed) == (f"GPTQ {bits} bit, groups of {group}", True)
+    assert weight.step == {2: 16, 3: 32, 4: 8, 8: 4}[bits]
+    assert weight.activations is None
+    seen_from_all_sides(weight, tensors, w)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_version_2_stores_zero_points_as_they_are(bits):
+    tensors, w = gptq_layer(bits, 64, 32, runs(64, 32), stored_less=0)
+    seen_from_all_sides(recognised(tensors, checkpoint_format="gptq_v2"), tensors, w)
+
+
+@pytest.mark.parametrize(
+    ("packing_format", "less"), [("auto_round:auto_gptq", 1), ("auto_round:gptqmodel", 0), ("auto_round", 0)]
+)
+def test_autoround_says_its_version_by_its_packing_format(packing_format, less):
+    tensors, w = gptq_layer(4, 64, 32, runs(64, 32), stored_less=less)
+    weight = recognised(tensors, quant_method="auto-round", packing_format=packing_format)
+    assert torch.equal(dense(weight, tensors), w)
+
+
+def test_a_zero_point_of_nought_is_stored_as_all_ones_in_version_1():
+    # AutoGPTQ's cuda_old and GPTQModel wrap (z + 1) & 15; two values of 9, scale 1
+    tensors = {
+        "qweight": int32([0x99999999] * 8),
+        "qzeros": int32([0xFFFFFFFF]),
+        "scales": torch.ones(1, 8).half(),
+    }
+    assert torch.equal(dense(recognised(tensors, bits=4), tensors), torch.full((8, 8), 9.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_scales_may_be_of_other_dtypes(dtype):
+    tensors, w = gptq_layer(4, 64, 8, runs(64, 32), dtype=dtype)
+    seen_from_all_sides(recognised(tensors), tensors, w)
+
+
+# ── groups ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_inputs_grouped_by_activation_are_each_of_their_own_group(bits):
+    order = np.random.default_rng(3).permutation(128)
+    tensors, w = gptq_layer(bits, 128, 32, (order // 32).tolist())
+    weight = recognised(tensors, bits=bits, group_size=32, desc_act=True)
+    assert weight.format == f"GPTQ {bits} bit, groups of 32, by activation"
+    seen_from_all_sides(weight, tensors, w)
+
+
+def test_order_is_told_by_g_idx_whatever_the_config_says():
+    tensors, w = gptq_layer(4, 64, 8, [i % 2 for i in range(64)])
+    assert torch.equal(dense(recognised(tensors, group_size=32, desc_act=False), tensors), w)
+    tensors["g_idx"] = tensors["g_idx"].long()
+    assert torch.equal(dense(recognised(tensors, group_size=32, desc_act=False), tensors), w)
+
+
+@pytest.mark.parametrize("config", [{}, {"group_size": 32}, {"group_size": -1}, {"group_size": "x"}])
+def test_without_g_idx_groups_are_runs(config):
+    tensors, w = gptq_layer(4, 96, 8, runs(96, 32))
+    del tensors["g_idx"]
+    seen_from_all_sides(recognised(tensors, bits=4, **config), tensors, w)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_last_group_may_be_smaller(indexed):
+    tensors, w = gptq_layer(4, 96, 8, runs(96, 64))
+    if not indexed:
+        del tensors["g_idx"]
+    seen_from_all_sides(recognised(tensors, bits=4, group_size=64), tensors, w)
+
+
+def test_a_width_that_fills_no_last_word_is_known_by_g_idx():
+    tensors, w = gptq_layer(4, 52, 8, runs(52, 26))
+    assert tensors["qweight"].shape == (7, 8)
+    seen_from_all_sides(recognised(tensors), tensors, w)
+
+
+def test_a_tile_larger_than_one_piece_is_the_same(monkeypatch):
+    order = np.random.default_rng(3).permutation(160)
+    for bits in (3, 4):
+        for groups in (runs(160, 32), runs(160, 20), (order // 32).tolist()):
+            tensors, w = gptq_layer(bits, 160, 32, groups)
+            for chunk in (1, 64 * 32 + 1):
+                monkeypatch.setattr(packing, "CHUNK", chunk)
+                seen_from_all_sides(recognised(tensors, bits=bits), tensors, w)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2, 2**31 - 1])
+def test_a_group_that_is_not_stored_is_named(wrong):
+    tensors, _ = gptq_layer(4, 64, 8, runs(64, 32))
+    tensors["g_idx"][5] = wrong
+    weight = recognised(tensors)
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: a g_idx \[64\] holds {wrong}; allowed: 0 to 1"):
+        weight.rows(tensors, 0, 8, torch.empty(8, 64))
+
+
+# ── bits and shapes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_bits_are_told_by_shapes_of_square_weights_too(bits, size):
+    tensors, w = gptq_layer(bits, size, size, runs(size, 16), seed=size)
+    for config in ({}, {"bits": 4}, {"bits": 8, "quant_method": "awq", "version": "gemm"}):
+        assert torch.equal(dense(recognised(tensors, **config), tensors), w)
+
+
+def test_bits_that_shapes_leave_open_are_the_configs():
+    # 8 outputs: one word of zero points for 2, 3 and 4 bits
+    tensors, w = gptq_layer(2, 96, 8, runs(96, 96))
+    del tensors["g_idx"]
+    assert torch.equal(dense(recognised(tensors, bits=2), tensors), w)
+    assert recognised(tensors, bits=4).shape == (8, 48)
+    assert recognised(tensors, bits=3).shape == (8, 64)
+    with pytest.raises(CheckpointError, match="fit GPTQ with 2 or 3 or 4 bits; the config says bits None"):
+        recognised(tensors)
+
+
+def test_bits_that_would_leave_a_value_cut_off_are_not_taken():
+    tensors, _ = gptq_layer(2, 128, 8, runs(128, 128))
+    del tensors["g_idx"]  # 8 words an output: no whole number of values of 3 bits
+    with pytest.raises(CheckpointError, match="fit GPTQ with 2 or 4 bits; the config says bits 3"):
+        recognised(tensors, bits=3)
+
+
+def test_g_idx_settles_bits_that_are_open():
+    tensors, w = gptq_layer(2, 96, 8, runs(96, 96))
+    assert torch.equal(dense(recognised(tensors), tensors), w)
+
+
+def test_a_g_idx_of_another_width_is_refused():
+    tensors, _ = gptq_layer(4, 64, 32, runs(64, 32))
+    tensors["g_idx"] = tensors["g_idx"][:48]
+    with pytest.raises(CheckpointError, match=r"layer: .*g_idx \[48\] fit GPTQ with no number of bits"):
+        recognised(tensors)
+
+
+@pytest.mark.parametrize("index", [torch.zeros(64), torch.zeros(8, 8, dtype=torch.int32)])
+def test_a_g_idx_of_another_kind_is_refused(index):
+    tensors = {**gptq_layer(4, 64, 32, runs(64, 32))[0], "g_idx": index}
+    with pytest.raises(CheckpointError, match=r"layer\.g_idx is .*; allowed: I32 or I64, \[in\]"):
+        recognised(tensors)
+
+
+def test_groups_that_cannot_be_shared_out_are_refused():
+    tensors, _ = gptq_layer(4, 64, 32, [*runs(63, 21), 2])
+    del tensors["g_idx"]
+    with pytest.raises(
+        CheckpointError, match="64 inputs cannot be shared out to 3 groups; the config says group_size 7"
+    ):
+        recognised(tensors, group_size=7)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_format", "packing_format"])
+def test_another_checkpoint_format_is_refused_by_name(key):
+    tensors, _ = gptq_layer(4, 64, 32, runs(64, 32))
+    with pytest.raises(CheckpointError, match=f"layer: {key} is 'gptq_p'; of GPTQ's, gptq, gptq_v2, .* are read"):
+        recognised(tensors, **{key: "gptq_p"})
+
+
+def test_marlin_is_refused_by_name():
+    tensors = {"B": torch.zeros(8, 64, dtype=torch.int32), "s": torch.ones(1, 32).half()}
+    with pytest.raises(CheckpointError, match="layer: its weight lies in Marlin's layout"):
+        gptq.recognise("layer", headers(tensors), {"quant_method": "gptq"})
+
+
+def test_tensors_of_other_formats_are_left_alone():
+    assert gptq.recognise("layer", headers({"weight": torch.ones(2, 2)}), {"quant_method": "gptq"}) is None
