@@ -1,26 +1,29 @@
 """What a case is, and the clock that both of its sides are measured with.
 
-A case is a module of this package: a new file is a new case once its name stands in `__main__.CASES`. It
-imports heavy packages inside its functions and before the clock starts, so that no import is ever timed.
+A case is a module of this package that defines CASE, or CASES by name: a new file is a new case once its name stands
+in `__main__.CASES`. It imports heavy packages inside its functions and before the clock starts, so that no import is ever timed.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.provenance import peak_memory
+from pairprobe.provenance import peak_memory, reset_peak_memory
 
 #: The numbers a side arrived at, by name.
 Answer = dict[str, npt.NDArray[np.float64]]
 #: (ours, theirs), one for each time the case was run.
 Answers = Sequence[tuple[Answer, Answer]]
+PEAK = "peak memory"
 
 
 class Differs(Exception):
@@ -37,19 +40,67 @@ class Sample:
     peak: int
 
 
-class Case(Protocol):
-    """A module of this package. OURS and THEIRS name the two sides; each is called in a process of its own."""
+@dataclass(frozen=True)
+class Rival:
+    """Another way to the same numbers.
 
-    OURS: str
-    THEIRS: str
-    #: Whether the peak memory of the two processes is compared.
-    MEMORY: bool
-    #: Called unmeasured, in a process of its own, before the first pair: writes and warms what both sides read.
-    prepare: Callable[[], None]
-    ours: Callable[[], Sample]
-    theirs: Callable[[], Sample]
-    #: How closely the two sides agreed at worst, in a few words. Raises Differs.
+    says: what it is. side: called in a process of its own. agreement: how closely the two sides agreed at worst, in a
+    few words; raises Differs. must: by what was timed, or PEAK → how many times as much as ours it should take at
+    least. needs: packages it cannot run without; without them it is left out, and the table says so.
+    """
+
+    says: str
+    side: Callable[[], Sample]
     agreement: Callable[[Answers], str]
+    must: Mapping[str, float] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The packages it needs that are not installed."""
+        return tuple(package for package in self.needs if importlib.util.find_spec(package) is None)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A row that is no ratio of two sides. what: in a few words. ours, theirs: as they are shown. must: what was
+    asked for, '' where nothing was; met: whether that is so."""
+
+    what: str
+    ours: str
+    theirs: str = ""
+    must: str = ""
+    met: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing measured, in one or several ways.
+
+    ours: what pairprobe does, in words. side: our side. rivals: by a short name. prepare: called unmeasured, in a
+    process of its own, before the first repetition: writes and warms what all sides read. memory: whether peak memory
+    is compared. threads: of the CPU, None leaves torch's own choice. most: repetitions, where one takes minutes.
+    timeout: seconds a side may take. facts: further rows, from our samples and those of each rival. over: MiB that our
+    side may take at most, beyond what its process held before.
+    """
+
+    ours: str
+    side: Callable[[], Sample]
+    rivals: Mapping[str, Rival]
+    prepare: Callable[[], None]
+    memory: bool = True
+    threads: int | None = None
+    most: int | None = None
+    timeout: float = 300
+    facts: Callable[[Sequence[Sample], Mapping[str, Sequence[Sample]]], Sequence[Fact]] | None = None
+    over: float | None = None
+
+
+def find(name: str) -> Case:
+    """The case `module` or `module.name`: a module's CASE, or one of its CASES."""
+    module, _, which = name.partition(".")
+    found = importlib.import_module(f"bench.{module}")
+    return cast(Case, found.CASES[which] if which else found.CASE)
 
 
 class Clock:
@@ -57,6 +108,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        reset_peak_memory()
         self._before = peak_memory()
 
     @contextmanager

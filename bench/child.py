@@ -1,24 +1,27 @@
-"""python -m bench.child CASE prepare|ours|theirs [FILE]: one side in this process; one JSON line, answer to FILE."""
+"""python -m bench.child CASE prepare|ours|RIVAL [FILE]: one side in this process; one JSON line, answer to FILE."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from typing import Any, cast
 
 import numpy as np
 
-from bench.case import Case
+from bench.case import find
 
 
 def main(words: list[str]) -> None:
     name, side, *file = words
-    case = cast(Case, importlib.import_module(f"bench.{name}"))
+    case = find(name)
+    if case.threads:
+        import torch
+
+        torch.set_num_threads(case.threads)
     if side == "prepare":
         case.prepare()
         return
-    sample = {"ours": case.ours, "theirs": case.theirs}[side]()
+    sample = case.side() if side == "ours" else case.rivals[side].side()
     np.savez(file[0], **cast(dict[str, Any], sample.answer))
     print(json.dumps({"seconds": sample.seconds, "peak_before": sample.peak_before, "peak": sample.peak}))
 

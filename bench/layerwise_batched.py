@@ -5,14 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from bench import material, ways
-from bench.case import Sample, equal_within
+from bench.case import Case, Rival, Sample, equal_within
 
-OURS = "Layerwise + Resident, fp32: batches of 4096 tokens, states pooled as they come"
-THEIRS = "AutoModel, fp32: all texts in one padded batch, output_hidden_states=True, pooled afterwards"
-MEMORY = True
 COPIES = 10
-prepare = material.write_llama
-agreement = partial(equal_within, 1e-5)
 
 
 def ours() -> Sample:
@@ -21,3 +16,17 @@ def ours() -> Sample:
 
 def theirs() -> Sample:
     return ways.one_batch(material.llama(), material.gloss_texts(COPIES))
+
+
+CASE = Case(
+    "Layerwise + Resident, fp32: batches of 4096 tokens, states pooled as they come",
+    ours,
+    {
+        "theirs": Rival(
+            "AutoModel, fp32: all texts in one padded batch, output_hidden_states=True, pooled afterwards",
+            theirs,
+            partial(equal_within, 1e-5),
+        )
+    },
+    material.write_llama,
+)

@@ -5,13 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from bench import material, ways
-from bench.case import Sample, equal_within
-
-OURS = "Layerwise + Resident, fp32: base model, texts in batches, states pooled as they come"
-THEIRS = "AutoModelForCausalLM, fp32: one text per forward pass, output_hidden_states=True"
-MEMORY = True
-prepare = material.write_llama
-agreement = partial(equal_within, 1e-5)
+from bench.case import Case, Rival, Sample, equal_within
 
 
 def ours() -> Sample:
@@ -20,3 +14,17 @@ def ours() -> Sample:
 
 def theirs() -> Sample:
     return ways.one_by_one(material.llama(), material.gloss_texts(), head=True)
+
+
+CASE = Case(
+    "Layerwise + Resident, fp32: base model, texts in batches, states pooled as they come",
+    ours,
+    {
+        "theirs": Rival(
+            "AutoModelForCausalLM, fp32: one text per forward pass, output_hidden_states=True",
+            theirs,
+            partial(equal_within, 1e-5),
+        )
+    },
+    material.write_llama,
+)

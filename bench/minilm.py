@@ -9,12 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from bench import material, ways
-from bench.case import Sample, equal_within
-
-OURS = "Layerwise + Resident, fp32: texts in batches, states pooled as they come"
-THEIRS = "AutoModel, fp32: one text per forward pass, output_hidden_states=True"
-MEMORY = True
-agreement = partial(equal_within, 1e-5)
+from bench.case import Case, Rival, Sample, equal_within
 
 
 def prepare() -> None:
@@ -27,3 +22,15 @@ def ours() -> Sample:
 
 def theirs() -> Sample:
     return ways.one_by_one(material.minilm(), material.gloss_texts(), head=False)
+
+
+CASE = Case(
+    "Layerwise + Resident, fp32: texts in batches, states pooled as they come",
+    ours,
+    {
+        "theirs": Rival(
+            "AutoModel, fp32: one text per forward pass, output_hidden_states=True", theirs, partial(equal_within, 1e-5)
+        )
+    },
+    prepare,
+)

@@ -8,12 +8,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench.case import Answers, Clock, Sample
+from bench.case import Answers, Case, Clock, Rival, Sample
 from pairprobe.config import repository
 
-OURS = "python run.py --help, --cfg job"
-THEIRS = 'python -c "import hydra" (the floor)'
-MEMORY = False
 PROMISE = 1.5  # seconds
 WORDS = (("--help",), ("--cfg", "job"))
 
@@ -43,3 +40,12 @@ def _timed(*commands: tuple[str, ...]) -> Sample:
         with clock(" ".join(words)):
             subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=repository())
     return clock.stop(seconds=list(clock.seconds.values()))  # type: ignore[arg-type]
+
+
+CASE = Case(
+    "python run.py --help, --cfg job",
+    ours,
+    {"theirs": Rival('python -c "import hydra" (the floor)', theirs, agreement)},
+    prepare,
+    memory=False,
+)

@@ -10,15 +10,9 @@ from functools import partial
 from typing import cast
 
 from bench import material
-from bench.case import Clock, Sample, equal_within
+from bench.case import Case, Clock, Rival, Sample, equal_within
 from bench.ways import imports
 from pairprobe.rooms import Execution
-
-OURS = "Static: rows of the table, by index, from the file"
-THEIRS = "AutoModel in its stored dtype, get_input_embeddings()(ids)"
-MEMORY = True
-prepare = material.write_llama
-agreement = partial(equal_within, 1e-6)
 
 
 def ours() -> Sample:
@@ -52,3 +46,15 @@ def theirs() -> Sample:
         ids = [torch.tensor(tokenizer(t.text)["input_ids"]) for t in texts.texts]
         vectors = torch.stack([table(i).float().mean(dim=0) for i in ids])[None]
     return clock.stop(vectors=vectors.numpy())
+
+
+CASE = Case(
+    "Static: rows of the table, by index, from the file",
+    ours,
+    {
+        "theirs": Rival(
+            "AutoModel in its stored dtype, get_input_embeddings()(ids)", theirs, partial(equal_within, 1e-6)
+        )
+    },
+    material.write_llama,
+)

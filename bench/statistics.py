@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.case import Answers, Clock, Differs, Sample
+from bench.case import Answers, Case, Clock, Differs, Rival, Sample
 
-OURS = "Statistics().test (Δ, g, t, BCa intervals, power, p, max-T), and its permutation test `relabel` alone"
-THEIRS = "scipy.stats.permutation_test (p alone), called for each depth, and in one call over all depths"
-MEMORY = True
 DEPTHS, PAIRS, RESAMPLES = 81, 1000, 10_000
 EACH = slice(None, None, 3)  # the depths SciPy is called for one by one
 SEVERAL = f"each of {len(range(DEPTHS)[EACH])} depths"
@@ -106,3 +103,17 @@ def agreement(answers: Answers) -> str:
             raise Differs(f"p differ by {off:.1f} standard errors; {SIGMAS:g} are allowed")
         worst = max(worst, off)
     return f"p: {worst:.1f} of {SIGMAS:g} standard errors"
+
+
+CASE = Case(
+    "Statistics().test (Δ, g, t, BCa intervals, power, p, max-T), and its permutation test `relabel` alone",
+    ours,
+    {
+        "theirs": Rival(
+            "scipy.stats.permutation_test (p alone), called for each depth, and in one call over all depths",
+            theirs,
+            agreement,
+        )
+    },
+    prepare,
+)

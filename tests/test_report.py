@@ -18,6 +18,7 @@ from pairprobe.errors import ExecutionError, StoreError
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import (
     DepthTest,
+    Estimate,
     GroupTest,
     Interval,
     Pair,
@@ -111,7 +112,8 @@ JOB: Any = SimpleNamespace(
     template=SimpleNamespace(name="gloss"),
     execution=SimpleNamespace(name="resident", dtype="float32"),
 )
-CHECKPOINT = SimpleNamespace(nbytes=90_870_000)
+CHECKPOINT = SimpleNamespace(nbytes=90_870_000, storage=SimpleNamespace(summary="float32"))
+ESTIMATE = Estimate("resident", "cpu", "float32", 90_870_000, 400_000_000, 0, 1.6, 1)
 REMARK = "no accelerator found; computing on the CPU"
 
 
@@ -126,7 +128,7 @@ def shown(terminal: bool = False, quiet: bool = False) -> tuple[Report, io.Strin
 
 def main_job(show: Report, last: int = 6) -> None:
     """All that `python run.py` prints, but for the link to the run."""
-    show.plan(JOB, Plan(pair_set(), CHECKPOINT, "cpu", REMARK, 90_870_000, 400_000_000, 21_300_000_000))
+    show.plan(JOB, Plan(pair_set(), CHECKPOINT, None, ESTIMATE, REMARK))
     pairs = pair_set()
     show.tokens(pairs, pairs, tokens_of(pairs), Findings({}, {}, {}, 6, 0), TokenRules())
     with show.progress("layerwise") as progress:
@@ -362,7 +364,7 @@ def test_the_kind_of_test_is_told(exact: bool, words: str) -> None:
 
 def test_a_plan_tells_the_cost_and_the_remark() -> None:
     text = said()
-    assert "resident on cpu, float32 · reads 91 MB · needs about 400 MB of 21.3 GB free" in text
+    assert "resident on cpu, float32 · float32 · reads 91 MB · needs about 400 MB · about 2 s" in text
     assert REMARK in text
     assert "10 cognate, 4 control pairs" in text
     assert "template gloss" in text
@@ -372,7 +374,7 @@ def test_a_plan_without_computation_says_that_no_model_is_loaded() -> None:
     show, file = shown()
     method = SimpleNamespace(name="static", uses_model=True, computes=False)
     job = SimpleNamespace(**{**vars(JOB), "method": method})
-    show.plan(job, Plan(pair_set(), CHECKPOINT, "cpu", "", None, 16 * 2**20, None))
+    show.plan(job, Plan(pair_set(), CHECKPOINT))
     assert "embedding rows only, of 91 MB stored; no model is loaded" in file.getvalue()
 
 

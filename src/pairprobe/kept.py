@@ -53,8 +53,8 @@ class Kept:
 
     def shelf(self, about: Mapping[str, Any]) -> Shelf:
         """The place of all vectors made in the way `about` says."""
-        found = key(about)
-        return Shelf(self, self.root / found[:32], dict(about))
+        whole = {**about, "code": source_hash()}
+        return Shelf(self, self.root / key(whole)[:32], whole)
 
     def tidy(self, spare: Path) -> None:
         """Remove sets until no more than `limit` bytes are left; `spare` stays."""

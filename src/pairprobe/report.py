@@ -20,7 +20,7 @@ from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
 from pairprobe.preflight import Plan, gigabytes
-from pairprobe.records import DepthTest, Estimate, GroupTest, Interval, PairSet, Result, Tokens, signed
+from pairprobe.records import DepthTest, Estimate, GroupTest, Interval, PairSet, Result, Tokens, p_text, signed
 
 WIDTH = 100
 LABEL = 12
@@ -180,7 +180,7 @@ class Report:
                 against = "" if control == test.control else f" against {control}"
                 self.line("beside", f"{similarity}{against}: {_short(at)} at depth {at.depth}; not the primary outcome")
         if len(test.depths) > 1 and test.best is not None and test.best.depth != result.verdict.depth:
-            p = f"p max-T {_p(test.best.p_max_t, test.smallest_p)}" if test.best.p_max_t is not None else "no p-value"
+            p = f"p max-T {p_text(test.best.p_max_t)}" if test.best.p_max_t is not None else "no p-value"
             self.line(
                 "elsewhere",
                 f"largest |t| at depth {test.best.depth}: Δ = {signed(test.best.delta)}, {p}. It was found by looking, "
@@ -204,8 +204,8 @@ class Report:
             mark = "   ← primary" if at.depth == primary else ""
             self.plain(
                 f"{at.depth:>5}{at.mean_cognate:>11.3f}{at.mean_control:>14.3f}{signed(at.delta):>10}"
-                f"{_interval(at.delta_ci):>20}{_g(at.g):>9}{_p(at.p, test.smallest_p):>9}"
-                f"{_p(at.p_max_t, test.smallest_p):>10}{mark}"
+                f"{_interval(at.delta_ci):>20}{_g(at.g):>9}{_p(at.p):>9}"
+                f"{_p(at.p_max_t):>10}{mark}"
             )
         if every > 1:
             self.line("", f"one depth in {every} is shown; all are in the run")
@@ -218,8 +218,7 @@ class Report:
         )
         at = test.at(primary)
         if at.p_greater is not None:
-            one_sided = _p(at.p_greater, test.smallest_p)
-            self.line("", f"one-sided at the primary depth (cognates closer): p = {one_sided}")
+            self.line("", f"one-sided at the primary depth (cognates closer): p {p_text(at.p_greater)}")
 
     def sweep(self, finished: list[Any], failed: int) -> None:
         """One line per run of a sweep, once all are done."""
@@ -281,15 +280,13 @@ def _g(g: float | None) -> str:
     return signed(g, 2) if g is not None else "—"
 
 
-def _p(p: float | None, smallest: float) -> str:
-    """Three decimals; never '0.000', since no relabelling test can say that."""
-    if p is None:
-        return "—"
-    return f"{p:.3f}" if p >= 0.001 or smallest >= 0.001 else f"{p:.1g}"
+def _p(p: float | None) -> str:
+    """p for a column: '0.409', '< 0.001', '—'."""
+    return p_text(p).removeprefix("= ") if p is not None else "—"
 
 
 def _short(at: DepthTest) -> str:
-    p = f", p = {_p(at.p, 1e-9)}" if at.p is not None else ""
+    p = f", p {p_text(at.p)}" if at.p is not None else ""
     g = f", g = {signed(at.g, 2)}" if at.g is not None else ""
     return f"Δ = {signed(at.delta)} {_interval(at.delta_ci)}{g}{p}"
 

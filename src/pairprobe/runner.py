@@ -19,9 +19,9 @@ from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
 from pairprobe.records import Result
 from pairprobe.report import Report
-from pairprobe.statistics import verdict
 from pairprobe.tokens import examine, leave_out, tokenise
 from pairprobe.tracking import Store, uri_of
+from pairprobe.verdict import verdict
 
 
 @dataclass(frozen=True)

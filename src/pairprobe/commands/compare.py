@@ -9,7 +9,7 @@ from typing import Any
 from pairprobe import figures
 from pairprobe.config import home
 from pairprobe.errors import ConfigError, StoreError
-from pairprobe.records import Interval, signed
+from pairprobe.records import Interval, p_text, signed
 from pairprobe.report import LABEL, WIDTH, Report, program
 from pairprobe.tracking import Store, uri_of
 
@@ -131,8 +131,8 @@ def _outcomes(runs: list[Any]) -> dict[str, list[str]]:
         "interval": [interval(m, "delta_ci_low", "delta_ci_high") for m in metrics],
         "g": [signed(m["hedges_g"], 2) if "hedges_g" in m else "undefined" for m in metrics],
         "g interval": [interval(m, "hedges_g_ci_low", "hedges_g_ci_high") for m in metrics],
-        "p": [f"{m['p']:.3g}" if "p" in m else "none given" for m in metrics],
-        "p max-T": [f"{m['p_max_t']:.3g}" if "p_max_t" in m else "none given" for m in metrics],
+        "p": [p_text(m["p"]).removeprefix("= ") if "p" in m else "none given" for m in metrics],
+        "p max-T": [p_text(m["p_max_t"]).removeprefix("= ") if "p_max_t" in m else "none given" for m in metrics],
         "verdict": [r.data.tags.get("verdict", "—") for r in runs],
     }
 

@@ -43,11 +43,11 @@ def run(words: list[str]) -> int:
     if "--quiet" in words:
         words = [w for w in words if w != "--quiet"]
         os.environ[QUIET] = "1"
-    handler = None
+    handlers = {}
     with contextlib.suppress(ValueError):  # not the main thread: whoever owns that handles signals
-        handler = signal.signal(signal.SIGTERM, _terminate)
-        if hasattr(signal, "SIGHUP"):  # the connection was lost
-            signal.signal(signal.SIGHUP, _terminate)
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # SIGHUP: the connection was lost
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # under nohup it stays ignored
+                handlers[number] = signal.signal(number, _terminate)
     try:
         return _dispatch(words)
     except PairprobeError as error:
@@ -68,8 +68,9 @@ def run(words: list[str]) -> int:
         for_errors().error(unexpected(error, Path(file.name)))
         return COULD_NOT
     finally:
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            # None: it was not set from Python, and Python cannot set it again
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if before is None:
             os.environ.pop(QUIET, None)
 
