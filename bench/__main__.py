@@ -1,31 +1,32 @@
 """python -m bench [--repeat N] [case …]: run the cases, print their table; all of them: write docs/bench.md too.
 
-Every side of every repetition is a fresh process, ours and theirs in turn (A B A B …), so that a machine which
-slows down slows both.
+Every side of every repetition is a fresh process, ours and theirs in turn (A B A B …, A B C A B C … where there are
+several), so that a machine which slows down slows all.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from bench.case import Answer, Case, Differs, Sample
+from bench.case import Answer, Case, Differs, Sample, find
 from bench.material import FOLDER
-from bench.table import cpu_seconds, machine, markdown, rows, write
+from bench.table import Measured, cpu_seconds, machine, markdown, rows, write
 from pairprobe.config import repository
 
 #: In the order of the table.
-CASES = ("layerwise_small", "layerwise_batched", "static_rows", "minilm", "startup", "statistics")
-TIMEOUT = 300  # seconds a side may take
+CASES = (
+    "llama1b.one_thread", "llama1b.two_threads", "texts1000", "full_width.int8", "full_width.awq", "integer_products",
+    "cold_read", "static_70b", "layerwise_small", "layerwise_batched", "static_rows", "minilm", "startup", "statistics",
+)  # fmt: skip
+PREPARING = 900  # seconds
 
 
 def main(words: list[str]) -> int:
@@ -37,15 +38,16 @@ def main(words: list[str]) -> int:
     unknown = [name for name in args.cases if name not in CASES]
     if unknown or args.repeat < 1:
         parser.error(f"no case {unknown[0]}; there are {', '.join(CASES)}" if unknown else "--repeat is at least 1")
-    chosen = {name: cast(Case, importlib.import_module(f"bench.{name}")) for name in args.cases or CASES}
+    chosen = {name: find(name) for name in args.cases or CASES}
     began = cpu_seconds()
     table = []
     with tempfile.TemporaryDirectory(prefix="pairprobe-bench-") as temporary:
         folder = Path(os.environ.get(FOLDER) or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
+        os.environ[FOLDER] = str(folder)
         for name, case in chosen.items():
             try:
-                table += measure(name, case, args.repeat, folder, Path(temporary))
+                table += measure(name, case, args.repeat, Path(temporary))
             except (Differs, subprocess.SubprocessError) as error:
                 print(f"{name}: {error}\n{(getattr(error, 'stderr', '') or '')[-2000:]}", file=sys.stderr)
                 return 1
@@ -63,35 +65,46 @@ def _threads() -> list[str]:
     return [f"{key}={os.environ[key]}" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if key in os.environ]
 
 
-def measure(name: str, case: Case, repeat: int, folder: Path, temporary: Path) -> list[list[str]]:
+def measure(name: str, case: Case, repeat: int, temporary: Path) -> list[list[str]]:
     """The rows of one case. Raises Differs, or SubprocessError where a side failed."""
-    _child(name, "prepare", folder)
-    samples: list[tuple[Sample, Sample]] = []
-    for i in range(repeat):
-        print(f"{name} {i + 1}/{repeat}", file=sys.stderr, flush=True)
+    _child(name, case, "prepare", timeout=PREPARING)
+    found = Measured(absent={rival: of.missing for rival, of in case.rivals.items() if of.missing})
+    times = min(repeat, case.most or repeat)
+    for i in range(times):
+        print(f"{name} {i + 1}/{times}", file=sys.stderr, flush=True)
         file = temporary / "answer.npz"
-        samples.append((_side(name, "ours", folder, file), _side(name, "theirs", folder, file)))
-    return rows(name, case, samples, case.agreement([(a.answer, b.answer) for a, b in samples]))
+        found.ours.append(_side(name, case, "ours", file))
+        for rival in (r for r in case.rivals if r not in found.absent):
+            found.theirs.setdefault(rival, []).append(_side(name, case, rival, file))
+    for rival, theirs in found.theirs.items():
+        answers = [(a.answer, b.answer) for a, b in zip(found.ours, theirs, strict=True)]
+        try:
+            found.agreement[rival] = case.rivals[rival].agreement(answers)
+        except Differs as error:
+            raise Differs(f"{rival}: {error}") from None
+    return rows(name, case, found)
 
 
-def _side(name: str, side: str, folder: Path, file: Path) -> Sample:
-    said = json.loads(_child(name, side, folder, str(file)).splitlines()[-1])
+def _side(name: str, case: Case, side: str, file: Path) -> Sample:
+    said = json.loads(_child(name, case, side, str(file), timeout=case.timeout).splitlines()[-1])
     with np.load(file) as stored:
         answer: Answer = {key: stored[key] for key in stored.files}
     file.unlink()
     return Sample(answer=answer, **said)
 
 
-def _child(name: str, side: str, folder: Path, *file: str) -> str:
+def _child(name: str, case: Case, side: str, *file: str, timeout: float) -> str:
     quiet = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "TOKENIZERS_PARALLELISM": "false"}
+    if case.threads:
+        quiet["OMP_NUM_THREADS"] = str(case.threads)
     done = subprocess.run(
         [sys.executable, "-m", "bench.child", name, side, *file],
         check=True,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=timeout,
         cwd=repository(),
-        env={**os.environ, **quiet, FOLDER: str(folder)},
+        env={**os.environ, **quiet},
     )
     return done.stdout
 

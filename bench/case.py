@@ -1,7 +1,8 @@
 """What a case is, and the clock that both of its sides are measured with.
 
 A case is a module of this package that defines CASE, or CASES by name: a new file is a new case once its name stands
-in `__main__.CASES`. It imports heavy packages inside its functions and before the clock starts, so that no import is ever timed.
+in `__main__.CASES`. It imports heavy packages inside its functions and before the clock starts, so that no import is
+ever timed.
 """
 
 from __future__ import annotations

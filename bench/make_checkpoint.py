@@ -110,12 +110,14 @@ def make(
     shards: int = 5 * 10**9,
     seed: int = 0,
     quiet: bool = True,
+    holes: bool = False,
 ) -> Path:
     """Write a whole checkpoint into `folder`, which must be empty or absent; returns the folder.
 
     Args:
         format: a key of FORMATS. group: columns that share a scale; None for the format's usual number.
         shards: largest size of a weight file in bytes; a tensor that is larger has a file of its own.
+        holes: write headers alone, over holes that read as zeros and take no room: enough to plan a run, of any size.
 
     Raises:
         ConfigError: an unknown format, a matrix that does not fit it, a folder in use, a disk too small. Nothing has
@@ -126,7 +128,7 @@ def make(
     everything = list(parts(shape, format, group))
     files = _shards(everything, shards)
     total = sum(part.nbytes for part in everything)
-    _room(folder, total)
+    _room(folder, 0 if holes else total)
     _tokenizer(folder, shape)
     dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dense_dtype(shape, format)]
     config = shape.config(dtype) | quantisation(format, group)
@@ -137,7 +139,7 @@ def make(
     started, written = time.perf_counter(), 0
     for n, own in enumerate(files, 1):
         name = f"model-{n:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
-        write_safetensors(folder / name, own, pages)
+        write_safetensors(folder / name, own, None if holes else pages)
         placed |= {part.name: name for part in own}
         written += sum(part.nbytes for part in own)
         if not quiet:
@@ -149,8 +151,11 @@ def make(
     return folder
 
 
-def write_safetensors(file: Path, own: Sequence[Part], pages: Pages) -> None:
-    """Write one file: 8 bytes of header length, a JSON header padded to 8 bytes, the tensors end to end."""
+def write_safetensors(file: Path, own: Sequence[Part], pages: Pages | None) -> None:
+    """Write one file: 8 bytes of header length, a JSON header padded to 8 bytes, the tensors end to end.
+
+    pages: None leaves holes where the tensors' bytes would be.
+    """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for part in own:
@@ -164,6 +169,9 @@ def write_safetensors(file: Path, own: Sequence[Part], pages: Pages) -> None:
     header += b" " * (-len(header) % 8)
     with file.open("wb", buffering=0) as stream:
         stream.write(struct.pack("<Q", len(header)) + header)
+        if pages is None:
+            stream.truncate(8 + len(header) + begin)
+            return
         for part in own:
             for piece in pages.pieces(part):
                 done = 0

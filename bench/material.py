@@ -74,7 +74,7 @@ def write_llama() -> None:
         torch.manual_seed(0)
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
         LlamaForCausalLM(LlamaConfig(**LLAMA)).to(torch.bfloat16).save_pretrained(unfinished)
-        _tokenizer().save_pretrained(unfinished)
+        tokenizer().save_pretrained(unfinished)
         try:
             unfinished.rename(folder)
         except OSError:  # another run was faster
@@ -90,26 +90,33 @@ def warm(folder: Path) -> None:
                 pass
 
 
+def own(name: str) -> Path:
+    """A folder for what another tool must write before it can run."""
+    place = Path(os.environ[FOLDER]) / name
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
 def _configured(which: str) -> Any:
     from hydra.utils import instantiate
 
     return instantiate(OmegaConf.load(conf() / f"{which}.yaml"))
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     """Byte-level BPE of the gloss texts themselves, BOS first."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=PIECES,
         special_tokens=["<s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([t.text for t in gloss_texts().texts], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", pad_token="<s>")
+    made.train_from_iterator([t.text for t in gloss_texts().texts], trainer)
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", pad_token="<s>")

@@ -6,8 +6,11 @@ All pool as the original scripts did, over every token of the text, so that one 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
+
+from bench import material
 from bench.case import Clock, Sample
 from pairprobe.records import Texts
 from pairprobe.rooms import Execution
@@ -22,13 +25,15 @@ def imports() -> None:
     import transformers
     from transformers.models.bert import modeling_bert
     from transformers.models.llama import modeling_llama
+    from transformers.models.qwen2 import modeling_qwen2
 
     import pairprobe.executions.resident
+    import pairprobe.executions.streamed
     import pairprobe.methods.layerwise
     import pairprobe.methods.static
     import pairprobe.tokens  # noqa: F401
 
-    assert safetensors.torch, (modeling_bert, modeling_llama)
+    assert safetensors.torch, (modeling_bert, modeling_llama, modeling_qwen2)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     square = torch.ones(64, 64)
@@ -38,24 +43,43 @@ def imports() -> None:
 def rooms(folder: Path, texts: Texts) -> Sample:
     """method=layerwise, execution=resident, through the rooms that a run walks through. vectors: all depths."""
     imports()
-    from pairprobe.checkpoints.checkpoint import Checkpoint
     from pairprobe.executions.resident import Resident
+
+    return _walked(folder, texts, cast(Execution, Resident(device="cpu", dtype="float32")))
+
+
+def streamed(folder: Path, texts: Texts, **settings: Any) -> Sample:
+    """method=layerwise, execution=streamed, without keeping vectors; see `rooms`. settings: of Streamed.
+
+    The answer has `estimate` too: bytes of memory that planning foresaw, asked for once the clock has stopped.
+    """
+    imports()
+    from pairprobe.executions.streamed import Streamed
+
+    return _walked(folder, texts, cast(Execution, Streamed(**{"device": "cpu", "resume": False, **settings})))
+
+
+def _walked(folder: Path, texts: Texts, execution: Execution) -> Sample:
+    from pairprobe.checkpoints.checkpoint import Checkpoint
     from pairprobe.methods.layerwise import Layerwise
     from pairprobe.tokens import tokenise
 
     method = Layerwise(scope="text", special_tokens=True)
-    execution = cast(Execution, Resident(device="cpu", dtype="float32"))
     clock = Clock()
     with clock(LOAD_AND_FORWARD):
         checkpoint = Checkpoint.open(folder)
         tokens = tokenise(checkpoint.tokenizer(), texts)
         vectors, usage = method.vectors(checkpoint, tokens, execution)
     clock.seconds[FORWARD] = usage.seconds["forward"]
-    return clock.stop(vectors=vectors.values)
+    clock.seconds |= {k: v for k, v in usage.seconds.items() if k in ("compute", "read", "wait")}
+    sample = clock.stop(vectors=vectors.values)
+    sample.answer["estimate"] = np.float64(execution.estimate(checkpoint, tokens.lengths).host)
+    sample.answer["tokens"] = np.float64(tokens.lengths.sum())
+    return sample
 
 
-def one_by_one(folder: Path, texts: Texts, *, head: bool) -> Sample:
-    """The original scripts: the whole model in fp32, one text per forward pass, all states asked for.
+def one_by_one(folder: Path, texts: Texts, *, head: bool, dtype: str = "float32") -> Sample:
+    """The original scripts: the whole model, one text per forward pass, all states asked for.
 
     head: load it as they did, with its language-modelling head.
     """
@@ -66,29 +90,80 @@ def one_by_one(folder: Path, texts: Texts, *, head: bool) -> Sample:
     clock = Clock()
     with clock(LOAD_AND_FORWARD), torch.no_grad():
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = (AutoModelForCausalLM if head else AutoModel).from_pretrained(folder, dtype=torch.float32).eval()
+        kind = AutoModelForCausalLM if head else AutoModel
+        model = kind.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         with clock(FORWARD):
             pooled = []
             for text in texts.texts:
                 states = model(**tokenizer(text.text, return_tensors="pt"), output_hidden_states=True).hidden_states
-                pooled.append(torch.stack([state[0].mean(dim=0) for state in states]))  # [depths, width]
+                pooled.append(torch.stack([state[0].float().mean(dim=0) for state in states]))  # [depths, width]
             vectors = torch.stack(pooled, dim=1)
     return clock.stop(vectors=vectors.numpy())
 
 
-def one_batch(folder: Path, texts: Texts) -> Sample:
-    """The base model in fp32, all texts in one padded batch, pooled once all states of all layers are there."""
+def one_batch(folder: Path, texts: Texts, *, dtype: str = "float32", **loading: Any) -> Sample:
+    """The base model, all texts in one padded batch, pooled once all states of all layers are there.
+
+    loading: further arguments of from_pretrained.
+    """
     imports()
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    if loading:
+        import accelerate  # noqa: F401
     clock = Clock()
     with clock(LOAD_AND_FORWARD), torch.no_grad():
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), **loading).eval()
         with clock(FORWARD):
             batch = tokenizer([t.text for t in texts.texts], return_tensors="pt", padding=True, padding_side="right")
-            states = model(**batch, output_hidden_states=True).hidden_states
-            mask = batch["attention_mask"][..., None].float()
-            vectors = torch.stack([(state * mask).sum(dim=1) / mask.sum(dim=1) for state in states])
+            vectors = _pooled(model(**batch, output_hidden_states=True).hidden_states, batch["attention_mask"])
     return clock.stop(vectors=vectors.numpy())
+
+
+def offloaded(folder: Path, texts: Texts) -> Sample:
+    """accelerate's disk offload: every module left in the files until its forward pass, one batch, fp32."""
+    place = material.own("offload")
+    return one_batch(folder, texts, device_map={"": "disk"}, offload_folder=place, offload_state_dict=False)
+
+
+def airllm(folder: Path, texts: Texts) -> Sample:
+    """AirLLM: the checkpoint split into a file a layer beforehand (`split_for_airllm`), then one batch, fp32."""
+    imports()
+    import torch
+    from airllm import AutoModel
+    from transformers import AutoTokenizer
+
+    clock = Clock()
+    with clock(LOAD_AND_FORWARD), torch.no_grad():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = _airllm(AutoModel, folder)
+        with clock(FORWARD):
+            batch = tokenizer([t.text for t in texts.texts], return_tensors="pt", padding=True, padding_side="right")
+            mask = batch["attention_mask"]
+            found = model(batch["input_ids"], attention_mask=mask, output_hidden_states=True, use_cache=False)
+            vectors = _pooled(found.hidden_states, mask)
+    return clock.stop(vectors=vectors.numpy())
+
+
+def split_for_airllm(folder: Path) -> None:
+    """Let AirLLM rewrite the checkpoint, which it does the first time it sees one; unmeasured."""
+    from airllm import AutoModel
+
+    _airllm(AutoModel, folder)
+
+
+def _airllm(of: Any, folder: Path) -> Any:
+    import torch
+
+    shards = material.own(f"airllm-{folder.name}")
+    return of.from_pretrained(str(folder), device="cpu", dtype=torch.float32, layer_shards_saving_path=str(shards))
+
+
+def _pooled(states: Any, mask: Any) -> Any:
+    """float32 [depths, texts, width]: the mean over each text's real tokens."""
+    import torch
+
+    real = mask[..., None].float()
+    return torch.stack([(state.float() * real).sum(dim=1) / real.sum(dim=1) for state in states])

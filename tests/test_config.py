@@ -147,7 +147,7 @@ def test_paper70_pools_all_tokens_of_the_last_state() -> None:
         ("statistics.confidence=95", "more than 0.0 and less than 1.0"),
         ("statistics.resamples=nan", "could not be converted"),
         ("execution.device=gpu", "allowed: auto, cpu, cuda, cuda:N, mps"),
-        ("execution.dtype=fp16", "allowed: float32, bfloat16, float16"),
+        ("execution.dtype=fp16", "allowed: auto, float32, bfloat16, float16"),
         ("execution.batch_tokens=0", "allowed: 1 or more"),
         ("tokens.exclude=[unkown]", "Did you mean 'unknown'?"),
         ("experiment.primary.similarity=cos", "allowed: cosine, centred"),

@@ -252,7 +252,8 @@ def test_the_limit_of_a_batch_job_is_respected(machine, host):
 
 def test_unified_memory_of_a_mac_is_the_hosts(machine, host):
     machine.files({})
-    assert Resident(device="mps").memory_free("mps") == host
+    assert devices.free_memory("mps") == host
+    assert devices.unified("mps")
 
 
 def test_a_gpus_free_memory_is_asked_of_that_gpu(monkeypatch):

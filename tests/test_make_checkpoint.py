@@ -515,10 +515,10 @@ def test_every_format_but_the_vendors_is_what_pairprobe_reads(tmp_path):
 
 
 def _read(part):
-    from pairprobe.rooms import torch_dtype
+    from pairprobe.rooms import dtype_name
 
     raw = bytearray(part.file.read_bytes()[part.start : part.start + part.nbytes])
-    return torch.frombuffer(raw, dtype=torch_dtype(part.dtype)).view(part.shape)
+    return torch.frombuffer(raw, dtype=getattr(torch, dtype_name(part.dtype))).view(part.shape)
 
 
 def test_the_config_tells_of_act_order_versions_and_activations(tmp_path):

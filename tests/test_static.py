@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import GLOSSED, WORDS, edit_config, tokens_of, write
 
+from bench.twins import dequantised_twin, quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.errors import CheckpointError
@@ -206,16 +207,31 @@ def test_the_installed_minilm_gives_its_own_rows():
 # ── quantised checkpoints ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("method", ["compressed-tensors", "awq", "gptq"])
-def test_a_quantised_checkpoint_with_dense_embeddings_is_read_and_says_so(written, folder, method):
-    # As published 70B checkpoints are: layers packed, the table in floating point (here all is dense).
-    edit_config(folder, quantization_config={"quant_method": method, "bits": 4})
-    checkpoint, dense = Checkpoint.open(folder), Checkpoint.open(written())
+@pytest.mark.parametrize("format", ["int8", "awq", "gptq", "nf4"])
+def test_a_quantised_checkpoint_with_dense_embeddings_is_read_and_says_so(written, tmp_path, format):
+    # As published 70B checkpoints are: layers packed, the table in floating point.
+    plain = written("llama", hidden_size=64)
+    checkpoint = Checkpoint.open(quantise_folder(plain, tmp_path / "q", format, group=16))
+    dense = Checkpoint.open(plain)
     tokens = tokens_of(dense)
+    assert checkpoint.quantisation
     assert Static().refuse(checkpoint, CPU) is None
     found, _ = Static().vectors(checkpoint, tokens, CPU)
     assert "not quantised in this checkpoint" in found.about["precision"]
     assert np.array_equal(found.values, Static().vectors(dense, tokens, CPU)[0].values)
+
+
+@pytest.mark.parametrize("format", ["mlx4", "mlx8"])
+def test_a_quantised_table_is_read_row_by_row_and_said_to_be_quantised(written, tmp_path, format):
+    plain = written("llama", hidden_size=64)
+    checkpoint = Checkpoint.open(quantise_folder(plain, tmp_path / "q", format, group=32, skip=("lm_head",)))
+    twin = Checkpoint.open(dequantised_twin(plain, tmp_path / "twin", format, group=32, skip=("lm_head",)))
+    tokens = tokens_of(twin)
+    found, _ = Static().vectors(checkpoint, tokens, CPU)
+    assert "MLX" in found.about["precision"]
+    assert "not quantised" not in found.about["precision"]
+    expected = Static().vectors(twin, tokens, CPU)[0].values
+    assert np.abs(found.values - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
 def test_a_dense_checkpoint_says_nothing_of_precision(written):
@@ -229,7 +245,7 @@ def test_quantised_embeddings_are_refused_rather_than_read_as_numbers(folder):
     stored[TABLES["llama"]] = stored[TABLES["llama"]].mul(100).to(torch.int8)
     save_file(stored, file)
     checkpoint = Checkpoint.open(edit_config(folder, quantization_config={"quant_method": "bitsandbytes"}))
-    with pytest.raises(CheckpointError, match="stored as I8, not in floating point"):
+    with pytest.raises(CheckpointError, match=r"I8 .* fits no format that is known"):
         Static().vectors(checkpoint, tokens_of(checkpoint), CPU)
 
 

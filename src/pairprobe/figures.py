@@ -105,6 +105,7 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
 
 def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: Path) -> Path:
     """Words in the plane of their first two principal components, each pair joined by a line."""
+    from matplotlib.collections import LineCollection
     from sklearn.decomposition import PCA
 
     row = vectors.depths.index(depth) if depth in vectors.depths else len(vectors.depths) - 1
@@ -119,14 +120,13 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
     fig, (axis,) = _figure(1, 1, (8.5, 6.6))
     groups = [g for g, n in pairs.sizes.items() if n]
     colours = _palette(groups)
-    seen: set[str] = set()
-    for pair, a, b in zip(pairs.pairs, texts.a, texts.b, strict=True):
-        axis.plot(
-            places[[a, b], 0], places[[a, b], 1], color=colours[pair.group], linewidth=1.3, alpha=0.6,
-            linestyle="-" if pair.group == COGNATE else "--",
-            label=None if pair.group in seen else pair.group,
-        )  # fmt: skip
-        seen.add(pair.group)
+    of = np.array([p.group for p in pairs.pairs])
+    for group in groups:  # one collection a group: ten thousand lines drawn one by one take a minute
+        lines = np.stack([places[texts.a[of == group]], places[texts.b[of == group]]], axis=1)  # [pairs, 2 ends, 2]
+        style = "-" if group == COGNATE else "--"
+        axis.add_collection(
+            LineCollection(list(lines), colors=colours[group], linewidths=1.3, alpha=0.6, linestyles=style, label=group)
+        )
     sides = [(texts.a, "o", "word a"), (texts.b, "s", "word b")]
     for index, marker, label in sides:
         used = np.unique(index)
@@ -137,7 +137,8 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
     axis.set_xlabel(f"principal component 1 ({100 * share[0]:.0f} % of variance)")
     axis.set_ylabel(f"principal component 2 ({100 * share[1]:.0f} %)")
     axis.set_title(f"words at depth {vectors.depths[row]}; distances in the plane are not similarities", loc="left")
-    axis.legend(frameon=False, fontsize=9, loc="best")
+    # the best place is sought among all points, which takes long where there are many, and then there is none
+    axis.legend(frameon=False, fontsize=9, loc="best" if len(texts) <= LABELLED else "upper right")
     return _save(fig, file)
 
 

@@ -28,12 +28,9 @@ TORCH = {
 }  # fmt: skip
 
 
-def torch_dtype(stored: str) -> torch.dtype:
-    """The torch dtype in which parts of this stored dtype are handed to `Weight.rows`."""
-    import torch
-
-    found: torch.dtype = getattr(torch, TORCH.get(stored, "uint8"))
-    return found
+def dtype_name(stored: str) -> str:
+    """Name of the torch dtype in which parts of this stored dtype are handed to `Weight.rows`."""
+    return TORCH.get(stored, "uint8")
 
 
 class Stored(Protocol):
@@ -128,6 +125,8 @@ class Checkpointed(Protocol):
     def parameters(self) -> int: ...
     @property
     def quantisation(self) -> str | None: ...
+    @property
+    def declared(self) -> dict[str, Any]: ...
     @property
     def layers(self) -> int: ...
     @property

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.checkpoints import files as weight_files
-from pairprobe.checkpoints import gguf, reading
-from pairprobe.checkpoints.files import SIDES, TOKENIZER_FILES
+from pairprobe.checkpoints import gguf, identity, reading
+from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.names import Experts, assign
 from pairprobe.checkpoints.remote import Remote
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 #: Kinds of model that number positions from pad_token_id + 1, so that the table's first rows serve no text.
 SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm")
-HASHED_WHOLE = 2 * 2**30  # bytes; above this a content hash takes samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +126,6 @@ class Checkpoint:
         """Number of weights, as the model has them."""
         return self.storage.values
 
-    @property
-    def stored_dtype(self) -> str:
-        """The dtype most bytes are stored in, as safetensors names it."""
-        sizes: Counter[str] = Counter()
-        for tensor in self.tensors.values():
-            sizes[tensor.dtype] += tensor.nbytes
-        return sizes.most_common(1)[0][0]
-
     @cached_property
     def weights(self) -> dict[str, Weight]:
         """Every stored weight by the name its dense form would have, in the format its tensors are in.
@@ -195,47 +184,22 @@ class Checkpoint:
 
     @cached_property
     def identity(self) -> str:
-        """What these weights are: hub commit, or a content hash.
-
-        `sha256:` covers config, tokenizer and every byte of the weights; `sampled:` (checkpoints over 2 GiB)
-        covers config, tokenizer, headers and 256 blocks of 64 KiB spread over each file; `tagged:` (behind a URL)
-        covers config, tokenizer, headers, and each file's size and the server's tag for it.
-        """
-        if self.revision:
-            return f"commit:{self.revision}"
-        whole = self.nbytes <= HASHED_WHOLE
-        digest = hashlib.sha256()
-        for side in SIDES:
-            digest.update(side.encode())
-            if (self.folder / side).exists():
-                digest.update((self.folder / side).read_bytes())
-        for remote in self._remotes:
-            digest.update(f"{remote.name} {remote.size} {remote.sha256 or remote.etag}\n".encode())
-        for file in [] if self.remote else sorted({t.file for t in self.tensors.values()}):
-            if whole:
-                digest.update(bytes.fromhex(file_sha256(file)))
-            else:
-                size = file.stat().st_size
-                with file.open("rb") as stream:
-                    for start in np.linspace(0, max(0, size - 65536), 256, dtype=np.int64):
-                        stream.seek(int(start))
-                        digest.update(stream.read(65536))
-        digest.update(self.headers)
-        kind = "tagged" if self.remote else "sha256" if whole else "sampled"
-        return f"{kind}:{digest.hexdigest()}"
+        """What these weights are: `commit:` of the hub, or a content hash; see `identity.of`."""
+        return f"commit:{self.revision}" if self.revision else identity.of(self)
 
     @property
     def remote(self) -> bool:
         """The weights are not on this machine: rows can be read, layers would be gigabytes each time."""
-        return bool(self._remotes)
+        return bool(self.remotes)
 
     @property
     def fetched_bytes(self) -> int:
         """Bytes of weights, headers and what else came by our own requests so far; 0 for local files."""
-        return sum(web.fetched for web in {id(r.web): r.web for r in self._remotes}.values())
+        return sum(web.fetched for web in {id(r.web): r.web for r in self.remotes}.values())
 
     @cached_property
-    def _remotes(self) -> list[Remote]:
+    def remotes(self) -> list[Remote]:
+        """The files on a server, each once; [] where the weights are on this machine."""
         found = {t.remote.url: t.remote for t in self.tensors.values() if t.remote}
         return [found[url] for url in sorted(found)]
 
@@ -251,9 +215,9 @@ class Checkpoint:
         if len(files) > 1:
             actual = f"{len(files)} files"
         elif self.remote:  # the hub states it; what no server states cannot be known without every byte
-            actual = self._remotes[0].sha256 or "unknown: it lies behind a URL"
+            actual = self.remotes[0].sha256 or "unknown: it lies behind a URL"
         else:
-            actual = file_sha256(files[0])
+            actual = identity.file_sha256(files[0])
         if actual != expected:
             raise CheckpointError(
                 f"{self.name}: {files[0].name} has sha256 {actual}, but model.sha256 is {expected}.",
@@ -395,12 +359,6 @@ def _is_gguf(path: Path) -> bool:
     if path.is_dir():
         return not any(path.glob("*.safetensors")) and any(path.glob("*.gguf"))
     return path.suffix == ".gguf"
-
-
-def file_sha256(file: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.errors import CheckpointError
-from pairprobe.rooms import torch_dtype
+from pairprobe.rooms import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def whole(tensor: Tensor) -> torch.Tensor:
     import torch
 
     data = np.frombuffer(read(tensor, [(0, tensor.nbytes)])[0], dtype=np.uint8).copy()
-    return torch.from_numpy(data).view(torch_dtype(tensor.dtype)).reshape(tensor.shape)
+    return torch.from_numpy(data).view(getattr(torch, dtype_name(tensor.dtype))).reshape(tensor.shape)
 
 
 def rows(tensor: Tensor, ids: Sequence[int]) -> torch.Tensor:
@@ -33,8 +33,8 @@ def rows(tensor: Tensor, ids: Sequence[int]) -> torch.Tensor:
     data = np.frombuffer(b"".join(read(tensor, [(i * size, size) for i in ids])), dtype=np.uint8).copy()
     shape = (len(ids), *tensor.shape[1:])
     if math.prod(shape) == 0:
-        return torch.empty(shape, dtype=torch_dtype(tensor.dtype))
-    return torch.from_numpy(data).view(torch_dtype(tensor.dtype)).reshape(shape)
+        return torch.empty(shape, dtype=getattr(torch, dtype_name(tensor.dtype)))
+    return torch.from_numpy(data).view(getattr(torch, dtype_name(tensor.dtype))).reshape(shape)
 
 
 def read(tensor: Tensor, places: Sequence[tuple[int, int]]) -> list[bytes]:

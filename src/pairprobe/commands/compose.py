@@ -54,16 +54,22 @@ def jobs(overrides: list[str], multirun: bool) -> list[DictConfig]:
 
     with composer() as compose:
         try:
-            single, axes = _split(overrides)
+            single, axes, rest = _split(overrides)
             full = compose([*single, *(axis[0] for axis in axes)], return_hydra_config=True)
             if multirun or str(full.hydra.mode).endswith("MULTIRUN"):
                 given = {o.split("=", 1)[0].lstrip("+~") for o in overrides}
                 params = full.hydra.sweeper.get("params") or {}
-                extra, more = _split([f"{k}={v}" for k, v in params.items() if k not in given])
-                single, axes = [*single, *extra], [*axes, *more]
-            elif axes:
+                extra, more, others = _split([f"{k}={v}" for k, v in params.items() if k not in given])
+                single, axes, rest = [*single, *extra], [*axes, *more], [*rest, *others]
+                intervals = [text for text in rest if "interval(" in text]
+                if intervals and str(full.hydra.sweeper._target_).endswith("BasicSweeper"):
+                    raise ConfigError(
+                        f"'{intervals[0]}' is an interval, of which Hydra's basic sweeper cannot choose values.",
+                        "Name them: KEY=3,5,8 or KEY=range(3,9)",
+                    )
+            elif axes or rest:
                 raise ConfigError(
-                    f"'{_as_given(overrides, axes[0])}' names several values, which is a sweep.",
+                    f"'{_as_given(overrides, axes[0]) if axes else rest[0]}' names several values, which is a sweep.",
                     "Say so with -m: python run.py -m …",
                 )
             return [compose([*single, *choice]) for choice in itertools.product(*axes)]
@@ -71,20 +77,23 @@ def jobs(overrides: list[str], multirun: bool) -> list[DictConfig]:
             raise ConfigError(*_explain(compose, overrides, error)) from error
 
 
-def _split(overrides: list[str]) -> tuple[list[str], list[list[str]]]:
-    """Plain overrides, and for each swept one its alternatives as plain overrides."""
+def _split(overrides: list[str]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Plain overrides; for each swept one its alternatives as plain overrides; and those that only a sweeper can
+    expand: globs and intervals, each of whose jobs is checked when it starts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     single: list[str] = []
     axes: list[list[str]] = []
+    rest: list[str] = []
     for text, parsed in zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True):
         if not parsed.is_sweep_override():
             single.append(text)
         elif parsed.is_discrete_sweep() and not _is_glob(parsed):
             key = parsed.get_key_element()
             axes.append([f"{key}={value}" for value in parsed.sweep_string_iterator()])
-        # a glob or an interval is the sweeper's to expand; each of its jobs is checked when it starts
-    return single, axes
+        else:
+            rest.append(text)
+    return single, axes, rest
 
 
 def _is_glob(parsed: Any) -> bool:
@@ -98,13 +107,21 @@ def _as_given(overrides: list[str], axis: list[str]) -> str:
     return next((o for o in overrides if o.split("=", 1)[0] == key), key)
 
 
-def groups() -> dict[str, list[str]]:
-    """Choices by group, as conf/ has them."""
+def groups(*added: Path) -> dict[str, list[str]]:
+    """Choices by group, as conf/ and the folders added to it have them."""
+    folders = [f for top in (conf(), *added) if top.is_dir() for f in sorted(top.iterdir()) if f.is_dir()]
     return {
-        folder.name: sorted(f.stem for f in folder.glob("*.yaml"))
-        for folder in sorted(conf().iterdir())
-        if folder.is_dir() and folder.name != "hydra"
+        name: sorted({file.stem for f in folders if f.name == name for file in f.glob("*.yaml")})
+        for name in dict.fromkeys(f.name for f in folders)
+        if name != "hydra"
     }
+
+
+def _added(parsed: Any) -> list[Path]:
+    """The folders that an override of hydra.searchpath adds."""
+    value = parsed.value() if parsed.key_or_group == "hydra.searchpath" else []
+    texts = [str(v.text if hasattr(v, "text") else v) for v in (value if isinstance(value, list) else [])]
+    return [Path(t.removeprefix("file://")) for t in texts if t.startswith("file://")]
 
 
 def _explain(compose: Any, overrides: list[str], error: Exception) -> tuple[list[str], str]:
@@ -112,10 +129,10 @@ def _explain(compose: Any, overrides: list[str], error: Exception) -> tuple[list
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    known = groups()
     problems: list[str] = []
     good: list[str] = []
     left: list[str] = []
+    readable: list[tuple[str, Any]] = []
     for text in overrides:
         try:
             parsed = OverridesParser.create().parse_override(text)
@@ -124,6 +141,9 @@ def _explain(compose: Any, overrides: list[str], error: Exception) -> tuple[list
             hint = f" Quote it twice: '{key}=\"{value}\"'" if set("{,:()[] ") & set(value) and '"' not in value else ""
             problems.append(f"'{text}' cannot be read: {str(unreadable).splitlines()[0]}.{hint}")
             continue
+        readable.append((text, parsed))
+    known = groups(*(folder for _, parsed in readable for folder in _added(parsed)))
+    for text, parsed in readable:
         key = parsed.key_or_group
         if key.startswith("hydra"):
             good.append(text)

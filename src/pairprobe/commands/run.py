@@ -19,15 +19,17 @@ from pairprobe.errors import ConfigError, PairprobeError, StoreError, unexpected
 from pairprobe.report import Report, for_errors
 
 SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
+ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")  # Hydra does one of these
+OURS = {  # Hydra's flags that this program does not follow, and what it has in their place
+    "config_name": "The configuration is conf/config.yaml; what you set beside it can be an experiment of yours.",
+    "config_path": "Groups of yours are added to conf/ with --config-dir FOLDER.",
+    "experimental_rerun": "A recorded run is repeated with python run.py reproduce RUN_ID",
+}
 
 
 def main(words: list[str]) -> int:
     """Exit code: 0 all done, 1 a run failed after it began, 2 nothing was started."""
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
-    parser.error = _refuse
-    args = parser.parse_args(words)
+    args = _parsed(words)
     showing = any(getattr(args, name) for name in SHOWING)
     failures: list[str] = []
     if not (showing and not args.cfg):
@@ -36,10 +38,58 @@ def main(words: list[str]) -> int:
         if not showing:
             _preflight_all(jobs)
     finished: list[Any] = []
-    _hand_to_hydra(words, failures, finished)
+    _hand_to_hydra(_for_hydra(args), failures, finished)
     if len(finished) + len(failures) > 1:
         Report().sweep(finished, len(failures))
     return 1 if failures else 0
+
+
+def _parsed(words: list[str]) -> Any:
+    """Hydra's own arguments; flags and overrides in any order. --config-dir becomes an override.
+
+    Raises:
+        ConfigError: a flag that is unknown, that does not go with another, or that this program does not follow.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = _refuse
+    args = parser.parse_intermixed_args(words)
+    for name, instead in OURS.items():
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} is not followed here.", instead)
+    given = [f"--{name.replace('_', '-')}" for name in ONE_OF if getattr(args, name)]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} do not go together.", "Give one of them.")
+    for name in ("resolve", "package"):
+        if getattr(args, name) and not args.cfg and not (name == "resolve" and args.help):
+            raise ConfigError(
+                f"--{name} says how a configuration is shown, and none is.",
+                f"Show it: python run.py --cfg job --{name}{' GROUP' * (name == 'package')}",
+            )
+    if args.config_dir is not None:
+        args.overrides.append(_searched(Path(args.config_dir).expanduser().absolute(), args.overrides))
+    return args
+
+
+def _searched(folder: Path, overrides: list[str]) -> str:
+    """The override that adds a folder of configuration groups."""
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir is {folder}, which is no folder.", "Give a folder that holds groups as conf/ does.")
+    if any(o.lstrip("+").startswith("hydra.searchpath=") for o in overrides):
+        raise ConfigError("--config-dir and hydra.searchpath both add folders.", "Name all in hydra.searchpath=[…].")
+    quoted = str(folder).replace("'", "\'")
+    return f"hydra.searchpath=['file://{quoted}']"
+
+
+def _for_hydra(args: Any) -> list[str]:
+    """The same as words, flags first, as Hydra wants them."""
+    words: list[str] = []
+    for name in ("help", "hydra_help", "run", "multirun", "resolve", "shell_completion", "cfg", "package", "info"):
+        value = getattr(args, name)
+        if value:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+    return [*words, *args.overrides]
 
 
 def _build_all(configs: list[DictConfig]) -> list[Job]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairprobe.errors import CheckpointError
-from pairprobe.rooms import Stored, torch_dtype
+from pairprobe.rooms import Stored, dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ class Feeder:
         on_mps = self.device == "mps"
         views = []
         for part, offset in zip(parts, layout(parts)[0], strict=True):
-            dtype = torch_dtype(part.dtype)
+            dtype = getattr(torch, dtype_name(part.dtype))
             if part.nbytes == 0:
                 views.append(torch.empty(part.shape, dtype=dtype, device=self.device))
                 continue

@@ -17,7 +17,7 @@ from pairprobe.executions.feeder import BUFFERS, buffer_bytes, cached, forget
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
 from pairprobe.executions.slots import Place, stored
-from pairprobe.rooms import Checkpointed, Stored, Weight, torch_dtype
+from pairprobe.rooms import Checkpointed, Stored, Weight, dtype_name
 
 if TYPE_CHECKING:
     pass
@@ -194,7 +194,7 @@ def _measured(weight: Weight, workshop: Workshop) -> tuple[float, float]:
     parts = {}
     for role, part in weight.parts.items():
         # of the right dtype and shape; what it holds does not change how long it takes
-        parts[role] = torch.zeros(part.shape, dtype=torch_dtype(part.dtype), device=workshop.device)
+        parts[role] = torch.zeros(part.shape, dtype=getattr(torch, dtype_name(part.dtype)), device=workshop.device)
     part = _Slice(weight, rows)
     times = []
     for n in (1, MEASURED):

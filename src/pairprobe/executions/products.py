@@ -116,6 +116,8 @@ class Linear:
         self.parts: Parts = {}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.is_meta:  # torch.mm with `out` would take it, and leave what the memory held before
+            raise NotImplementedError("a product of what is on the meta device")
         shape = x.shape
         flat = x.reshape(-1, shape[-1])
         real = self.workshop.real

@@ -106,9 +106,10 @@ class Resident:
 
     def refuse(self, checkpoint: Checkpointed) -> str | None:
         """Why this checkpoint cannot be run this way, or None."""
-        if checkpoint.quantisation:
+        if checkpoint.quantisation or checkpoint.declared:  # transformers acts on what the config declares
+            stored = checkpoint.quantisation or f"so config.json says: {checkpoint.declared.get('quant_method')}"
             return (
-                f"{checkpoint.name}: stored quantised ({checkpoint.quantisation}); execution=resident runs dense "
+                f"{checkpoint.name}: stored quantised ({stored}); execution=resident runs dense "
                 "checkpoints (fp32, fp16, bf16) only. execution=streamed reads every format."
             )
         if checkpoint.config.get("is_encoder_decoder"):

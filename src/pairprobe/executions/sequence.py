@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     import torch
 
 STATES = "hidden_states"
+#: What a layer may return, as its model takes it apart: states, or a tuple that begins with them.
+FORMS: tuple[Callable[[Any], Any], ...] = (
+    lambda states: states,
+    lambda states: (states, None),
+    lambda states: (states,),
+    lambda states: (states, None, None),
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,36 @@ class Sequence:
     def __init__(self, model: torch.nn.Module, name: str) -> None:
         self.name = name
         self.stack, self.layers = text_stack(model)
+        self._form: Callable[[Any], Any] | None = None
 
     def enter(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, list[Call]]:
         """State 0 [batch, tokens, width] of a batch, and how each layer is to be called on it."""
+        if self._form is not None:
+            return self._entered(ids, mask, self._form)
+        problem: Exception | None = None
+        for form in FORMS:  # a model that expects another one fails, or takes the states apart
+            try:
+                found = self._entered(ids, mask, form)
+            except (CheckpointError, ValueError, TypeError, AttributeError, IndexError) as error:
+                problem = problem or error
+                continue
+            self._form = form
+            return found
+        assert problem is not None
+        if isinstance(problem, CheckpointError):
+            raise problem
+        raise CheckpointError(
+            f"{self.name}: its model cannot be run without its layers ({type(problem).__name__}: {problem}).",
+            "execution=resident runs it whole.",
+        ) from problem
+
+    def _entered(
+        self, ids: torch.Tensor, mask: torch.Tensor, form: Callable[[Any], Any]
+    ) -> tuple[torch.Tensor, list[Call]]:
         seen: list[tuple[torch.Tensor, Call]] = []
         given: list[torch.Tensor] = []
 
-        def stand_in(*args: Any, **kwargs: Any) -> torch.Tensor:
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
             named = STATES in kwargs
             states = kwargs.pop(STATES) if named else args[0]
             if given and states is not given[-1]:
@@ -64,23 +94,35 @@ class Sequence:
                 )
             seen.append((states, Call(args if named else args[1:], kwargs, named)))
             given.append(states.view(states.shape))  # a tensor of its own, so that it is known again
-            return given[-1]
+            return form(given[-1])
 
-        self._run(ids, mask, stand_in)
+        out = self._run(ids, mask, stand_in)
         if len(seen) != len(self.layers):
             raise CheckpointError(
                 f"{self.name}: its model calls {len(seen)} of {len(self.layers)} layers.",
                 "execution=resident runs it whole.",
             )
-        return seen[0][0], [call for _, call in seen]
+        states = seen[0][0]
+        if states.shape[:2] != ids.shape or out.shape != states.shape:
+            raise CheckpointError(
+                f"{self.name}: its states are {list(states.shape)} before and {list(out.shape)} after its layers, for "
+                f"{list(ids.shape)} [texts, tokens]; one vector of one width for each token is needed.",
+                "method=static needs no layers.",
+            )
+        return states, [call for _, call in seen]
 
     def leave(self, ids: torch.Tensor, mask: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """The last state: what the model makes of its last layer's output `states`."""
-        return self._run(ids, mask, lambda *_args, **_kwargs: states)
+        form = self._form or FORMS[0]
+        return self._run(ids, mask, lambda *_args, **_kwargs: form(states))
 
-    def _run(self, ids: torch.Tensor, mask: torch.Tensor, instead: Callable[..., torch.Tensor]) -> torch.Tensor:
-        for layer in self.layers:
-            layer.forward = instead  # attributes of the layer that the model asks for stay its own
+    def _run(self, ids: torch.Tensor, mask: torch.Tensor, instead: Callable[..., Any]) -> torch.Tensor:
+        replaced = dict.fromkeys(self.layers, instead)  # attributes of a layer that the model asks for stay its own
+        pooler = getattr(self.stack, "pooler", None)
+        if pooler is not None:  # on top of the last state, and often not stored
+            replaced[pooler] = lambda *_args, **_kwargs: None
+        for module, forward in replaced.items():
+            module.forward = forward
         try:
             out = self.stack(
                 input_ids=ids,
@@ -88,6 +130,6 @@ class Sequence:
                 **({"use_cache": False} if getattr(self.stack.config, "use_cache", None) is not None else {}),
             )
         finally:
-            for layer in self.layers:
-                del layer.forward
+            for module in replaced:
+                del module.forward
         return out.last_hidden_state  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import ExecutionError
+from pairprobe.errors import CheckpointError, ExecutionError
 from pairprobe.records import Tokens
 
 if TYPE_CHECKING:
@@ -26,9 +26,17 @@ def finite(
     """`states` [batch, tokens, width]; zeros at padding that is not finite. mask: bool [batch, tokens], real tokens.
 
     Raises:
+        CheckpointError: the model's states are not one vector for each token.
         ExecutionError: a real token's state is NaN or infinite. It names the depth and the texts.
     """
     import torch
+
+    if states.ndim != 3 or states.shape[:2] != mask.shape:
+        raise CheckpointError(
+            f"{name}: state {depth} of {list(mask.shape)} [texts, tokens] is {list(states.shape)}; one vector for each "
+            "token is needed.",
+            "method=static needs no layers.",
+        )
 
     if torch.isfinite(states.sum()) or torch.isfinite(states).all():  # the sum of finite numbers may overflow
         return states
