@@ -1,6 +1,7 @@
 # make run    set up, run the main job          make test   set up, run the whole test suite
 # make check  look, change nothing              make fix    format, and mend what can be mended
 # make ui     browse the runs                   make bench  measure speed and memory
+# make paper-env   the published experiment's own packages, apart
 # Needs Python 3.11 or newer and make; another interpreter: make run PYTHON=python3.12
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix ui bench setup
+.PHONY: run test check fix ui bench setup paper-env
 
 run: $(READY)
 	$(BIN)/python run.py
@@ -36,6 +37,18 @@ bench: $(READY)
 	$(BIN)/python -m bench
 
 setup: $(READY)
+
+# The published experiment's own packages, in a venv of their own: they cannot live beside transformers 5.
+# Then: PYTHONPATH=src .venv-paper/bin/python -W ignore paper/check_awq.py   (our AWQ reader against AutoAWQ's)
+paper-env: .venv-paper/.ready
+
+.venv-paper/.ready: paper/constraints.txt
+	test -x .venv-paper/bin/python || $(PYTHON) -m venv .venv-paper
+	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check --constraint paper/constraints.txt torch
+	.venv-paper/bin/python -m pip install --quiet --disable-pip-version-check --constraint paper/constraints.txt \
+	  transformers==4.51.3 compressed-tensors==0.9.0 autoawq==0.2.9
+	PYTHONPATH=src .venv-paper/bin/python -W ignore paper/check_awq.py
+	@touch $@
 
 # Made anew when what must be installed has changed. torch comes first and at its tested version, so that no
 # other package's looser wish brings a different build.

@@ -47,7 +47,8 @@ class Rival:
 
     says: what it is. side: called in a process of its own. agreement: how closely the two sides agreed at worst, in a
     few words; raises Differs. must: by what was timed, or PEAK → how many times as much as ours it should take at
-    least. needs: packages it cannot run without; without them it is left out, and the table says so.
+    least. needs: packages, room: bytes of free memory it cannot run without; lacking them it is left out, and the
+    table says so.
     """
 
     says: str
@@ -55,11 +56,17 @@ class Rival:
     agreement: Callable[[Answers], str]
     must: Mapping[str, float] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    room: int = 0
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The packages it needs that are not installed."""
-        return tuple(package for package in self.needs if importlib.util.find_spec(package) is None)
+        """What it needs that is not here, in words."""
+        import psutil
+
+        found = [f"{p} is not installed" for p in self.needs if importlib.util.find_spec(p) is None]
+        if psutil.virtual_memory().available < self.room:
+            found.append(f"{self.room / 1e9:.0f} GB of memory are not free")
+        return tuple(found)
 
 
 @dataclass(frozen=True)

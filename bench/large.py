@@ -39,7 +39,7 @@ def folder(name: str) -> Path:
 
 def write(name: str) -> None:
     """Write the checkpoint unless it is there, and read it once."""
-    _written(folder(name), *LARGE[name])
+    written(folder(name), *LARGE[name])
     warm(folder(name))
 
 
@@ -47,11 +47,12 @@ def whole(name: str) -> Path:
     """The whole model of which `name` holds the first layers, as headers over files with holes."""
     shape, format = WHOLE[name]
     place = folder(f"{name}-whole")
-    _written(place, SHAPES[shape], format, holes=True)
+    written(place, SHAPES[shape], format, holes=True)
     return place
 
 
-def _written(place: Path, shape: Shape, format: str, holes: bool = False) -> None:
+def written(place: Path, shape: Shape, format: str, holes: bool = False) -> None:
+    """Write this checkpoint into `place`, unless it is there, with the tokenizer of `material`; holes: as `make`'s."""
     if place.exists():
         return
     unfinished = place.with_name(f"{place.name}.{os.getpid()}")

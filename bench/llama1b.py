@@ -33,8 +33,8 @@ def prepare_all() -> None:
         material.warm(material.own(f"airllm-{NAME}") / "splitted_model")
 
 
-def ours() -> Sample:
-    return ways.streamed(large.folder(NAME), material.gloss_texts(), dtype="float32")
+def ours(dtype: str = "float32") -> Sample:
+    return ways.streamed(large.folder(NAME), material.gloss_texts(), dtype=dtype)
 
 
 def script(dtype: str) -> Sample:
@@ -118,4 +118,12 @@ CASES = {
         facts=facts,
     ),
     "two_threads": Case(OURS.format(threads="two threads"), ours, BATCHED, prepare, threads=2, facts=facts),
+    # like for like: where a processor multiplies bf16 faster than fp32, both sides may
+    "bf16": Case(
+        "Layerwise + Streamed, bf16, the same checkpoint, two threads",
+        partial(ours, "bfloat16"),
+        {"theirs": Rival("AutoModel, bf16, all texts in one padded batch", partial(batched, "bfloat16"), close)},
+        prepare,
+        threads=2,
+    ),
 }

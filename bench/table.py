@@ -40,8 +40,8 @@ def rows(name: str, case: Case, found: Measured) -> list[list[str]]:
             table.append([name, what, _seconds([s.seconds[what] for s in found.ours]), "", "", "", ""])
         if case.memory:
             table.append([name, PEAK, _memory(found.ours), "", "", "", ""])
-    for rival, packages in found.absent.items():
-        table.append([name, f"{rival}: not measured, {', '.join(packages)} is not installed", "", "", "", "", ""])
+    for rival, why in found.absent.items():
+        table.append([name, f"{rival}: not measured, {', '.join(why)}", "", "", "", "", ""])
     facts = list(case.facts(found.ours, found.theirs)) if case.facts else []
     if case.over is not None:
         over = statistics.median((s.peak - s.peak_before) / 2**20 for s in found.ours)

@@ -5,6 +5,7 @@ All pool as the original scripts did, over every token of the text, so that one 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,9 @@ def imports() -> None:
     import safetensors.torch
     import torch
     import transformers
+    import transformers.modeling_utils
+    import transformers.quantizers.auto
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.bert import modeling_bert
     from transformers.models.llama import modeling_llama
     from transformers.models.qwen2 import modeling_qwen2
@@ -33,19 +37,27 @@ def imports() -> None:
     import pairprobe.methods.static
     import pairprobe.tokens  # noqa: F401
 
-    assert safetensors.torch, (modeling_bert, modeling_llama, modeling_qwen2)
+    assert safetensors.torch, (modeling_bert, modeling_llama, modeling_qwen2, AutoModel, AutoModelForCausalLM)
+    assert AutoTokenizer, transformers.quantizers.auto
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    with contextlib.suppress(ImportError):  # transformers asks for it while it loads such a checkpoint
+        import compressed_tensors.quantization  # noqa: F401
     square = torch.ones(64, 64)
     square @ square  # starts the threads
 
 
 def rooms(folder: Path, texts: Texts) -> Sample:
     """method=layerwise, execution=resident, through the rooms that a run walks through. vectors: all depths."""
+    return resident(folder, texts, dtype="float32")
+
+
+def resident(folder: Path, texts: Texts, **settings: Any) -> Sample:
+    """The same in another dtype. settings: of Resident."""
     imports()
     from pairprobe.executions.resident import Resident
 
-    return _walked(folder, texts, cast(Execution, Resident(device="cpu", dtype="float32")))
+    return _walked(folder, texts, cast(Execution, Resident(**{"device": "cpu", **settings})))
 
 
 def streamed(folder: Path, texts: Texts, **settings: Any) -> Sample:

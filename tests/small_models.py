@@ -54,6 +54,23 @@ _DISTIL = {"dim": 32, "hidden_dim": 48, "n_layers": LAYERS, "n_heads": 4, "initi
 _GPT2 = {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}
 _BERT = {k: v for k, v in _ROPED.items() if k != "num_key_value_heads"}
 
+_WINDOW = {**_ROPED, "sliding_window": 4}  # shorter than the texts
+_SOME_WINDOWS = {**_WINDOW, "use_sliding_window": True, "max_window_layers": 1}
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0 + i / 8 for i in range(4)],
+    "long_factor": [2.0 + i for i in range(4)],
+    "original_max_position_embeddings": 16,  # between the lengths of the texts
+}
+_LONG = {**_ROPED, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 16}
+_HEADS = {**_ROPED, "head_dim": 8}
+_EXPERTS = {**_ROPED, "num_experts_per_tok": 2, "num_local_experts": 4}
+_QWEN3_EXPERTS = {**_HEADS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_SHIFTED = {**_BERT, "max_position_embeddings": 66, "pad_token_id": 1}  # positions are counted from the padding's id
+_FALCON = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "initializer_range": 0.2}
+_MAMBA = {"hidden_size": 32, "num_hidden_layers": LAYERS, "state_size": 4}
+
 #: kind → (config class, model class, sizes, token that begins each text)
 KINDS: dict[str, tuple[str, str, dict[str, Any], str | None]] = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", _ROPED, "<bos>"),
@@ -65,6 +82,23 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], str | None]] = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", _GPT2, None),
     "bert": ("BertConfig", "BertModel", _BERT, "[CLS]"),
     "distilbert": ("DistilBertConfig", "DistilBertModel", _DISTIL, "[CLS]"),  # config.json says n_layers
+    "qwen2_windows": ("Qwen2Config", "Qwen2ForCausalLM", _SOME_WINDOWS, None),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", _HEADS, None),
+    "mistral": ("MistralConfig", "MistralForCausalLM", _WINDOW, "<bos>"),
+    "phi3": ("Phi3Config", "Phi3ForCausalLM", _ROPED, "<bos>"),
+    "phi3_long": ("Phi3Config", "Phi3ForCausalLM", _LONG, "<bos>"),
+    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", _BERT, None),
+    "olmo2": ("Olmo2Config", "Olmo2ForCausalLM", _ROPED, None),
+    "stablelm": ("StableLmConfig", "StableLmForCausalLM", _ROPED, None),
+    "falcon": ("FalconConfig", "FalconForCausalLM", _FALCON, None),  # its layers return tuples
+    "mamba": ("MambaConfig", "MambaForCausalLM", _MAMBA, None),  # multiplies with a Linear's weight itself
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", _EXPERTS, "<bos>"),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", _QWEN3_EXPERTS, None),
+    "roberta": ("RobertaConfig", "RobertaModel", _SHIFTED, "[CLS]"),
+    "xlm_roberta": ("XLMRobertaConfig", "XLMRobertaForMaskedLM", _SHIFTED, "[CLS]"),  # stores no pooler
+    "deberta": ("DebertaV2Config", "DebertaV2Model", _BERT, "[CLS]"),  # its layers return pairs
+    "albert": ("AlbertConfig", "AlbertModel", _BERT, "[CLS]"),  # one layer, used several times
+    "xlnet": ("XLNetConfig", "XLNetModel", {"d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48}, "[CLS]"),
 }
 
 

@@ -79,7 +79,8 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("records", {"errors"}),
         ("rooms", {"records"}),
         ("disk", set()),
-        ("tracking", {"records", "errors", "disk"}),
+        ("stores", {"errors", "disk"}),
+        ("tracking", {"records", "errors", "stores"}),
         ("figures", {"records", "errors"}),
         ("provenance", {"records", "errors", ""}),  # "": the package's own version
     ],
@@ -151,7 +152,7 @@ def test_no_room_is_named_after_nothing(name: str) -> None:
     assert [m for m in MODULES if name in m.split(".")] == []
 
 
-OTHERS = (".git", ".venv", "mlruns", "dist", "build", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+OTHERS = (".git", ".venv", ".venv-paper", "mlruns", "dist", "build", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 TEXT = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".csv", ".sh", ".cff", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from pairprobe import preflight
 from pairprobe.commands import compose, doctor
 from pairprobe.commands.main import run
 from pairprobe.config import Job, build
@@ -60,7 +60,7 @@ def test_doctor_finds_the_main_job_well_and_says_what_it_looked_at(
     assert found["✓ pairs"] == ["pie_oc: 10 cognate, 4 control"]
     assert "91 MB as " in found["✓ model"][0]
     assert found["✓ device"][0].startswith("cpu")
-    assert "GB free" in found["✓ memory"][0]
+    assert re.fullmatch(r"resident: needs about \d+ MB", found["✓ memory"][0])
     assert "will be made by the first run" in found["✓ store"][0]
     assert list(home.iterdir()) == []
 
@@ -137,12 +137,11 @@ def test_too_little_memory_is_told_with_need_and_rest(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "free_memory", lambda _: 50_000_000)
-    job = job_of()
-    need = job.method.memory_needed(job.model.locate(), job.execution)
     assert run(["doctor"]) == 1
     (text,) = told(capfd)["✗ memory"]
-    assert f"needs about {preflight.gigabytes(need)}, and 50 MB are free on cpu" in text
-    assert "method=static" in text
+    # 91 MB of weights and what is computed beside them; of 50 MB free not all may be used
+    assert "minilm: needs about 0.1 GB of the host, of which it may use 0.0 GB" in text
+    assert "execution=streamed needs least" in text
 
 
 # ── packages ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
+from pairprobe.commands import run as run_command
 from pairprobe.commands.main import run
 
 SIGNALS = [number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number is not None]
@@ -41,3 +43,93 @@ def test_a_signal_ends_a_command_in_order(monkeypatch: pytest.MonkeyPatch, numbe
 def test_what_nohup_ignores_stays_ignored(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_IGN)
     assert during(monkeypatch, number) == signal.SIG_IGN
+
+
+# ── flags ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_hydra(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """What Hydra is given; nothing is run."""
+    given: list[list[str]] = []
+    monkeypatch.setattr(run_command, "_hand_to_hydra", lambda words, *_: given.append(words))
+    monkeypatch.setattr(run_command, "_preflight_all", lambda jobs: None)
+    assert run(list(words)) == 0
+    return given[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "method=static,layerwise", "template=bare"),
+        ("method=static,layerwise", "template=bare", "-m"),
+        ("method=static,layerwise", "--multirun", "template=bare"),
+    ],
+)
+def test_flags_and_words_come_in_any_order(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert to_hydra(monkeypatch, *words) == ["--multirun", "method=static,layerwise", "template=bare"]
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("template=bare", "--cfg", "job", "--resolve"), ["--resolve", "--cfg", "job", "template=bare"]),
+        (("template=bare", "-p", "model", "-c", "all"), ["--cfg", "all", "--package", "model", "template=bare"]),
+        (("template=bare", "--info"), ["--info", "all", "template=bare"]),
+        (("-h",), ["--help"]),
+    ],
+)
+def test_flags_keep_their_values(words: tuple[str, ...], given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert to_hydra(monkeypatch, *words) == given
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resolve"], "--resolve says how a configuration is shown, and none is. Show it: python run.py --cfg job"),
+        (["--package", "model"], "--package says how a configuration is shown, and none is."),
+        (["--config-name", "mine"], "--config-name is not followed here."),
+        (["--config-path", "mine"], "--config-path is not followed here. Groups of yours are added"),
+        (["--experimental-rerun", "x"], "--experimental-rerun is not followed here. A recorded run is repeated"),
+        (["-m", "--cfg", "job"], "--multirun and --cfg do not go together."),
+        (["--config-dir", "nowhere"], "nowhere, which is no folder."),
+        (["--config-dir", ".", "hydra.searchpath=[]"], "--config-dir and hydra.searchpath both add folders."),
+        (["tokens.max_length=interval(3,5)"], "'tokens.max_length=interval(3,5)' names several values"),
+        (["template=glob(*)"], "'template=glob(*)' names several values"),
+        (["-m", "tokens.max_length=interval(3,5)"], "is an interval, of which Hydra's basic sweeper cannot choose"),
+        (["--verbose"], "Unrecognized arguments: --verbose."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_flag_that_cannot_be_followed_is_refused_in_words(
+    words: list[str], said: str, capfd: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert run(words) == 2
+    out = " ".join(capfd.readouterr().err.split())
+    assert said in out
+    assert "did not foresee" not in out
+    assert list(home.iterdir()) == []
+
+
+@pytest.fixture(params=["groups", "with space", "it's, [mine]"])
+def groups(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder with a template of its own."""
+    folder = tmp_path / request.param
+    (folder / "template").mkdir(parents=True)
+    (folder / "template" / "mine.yaml").write_text(
+        "_target_: pairprobe.texts.Template\nname: mine\npattern: say {word}\n", encoding="utf-8"
+    )
+    return folder
+
+
+def test_a_folder_of_groups_is_added_to_those_there(groups: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["template=mine", "--config-dir", str(groups), "--cfg", "job"]) == 0
+    assert "pattern: say {word}" in capfd.readouterr().out
+
+
+def test_choices_of_an_added_folder_are_known(groups: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["--config-dir", str(groups), "template=mein", "modle=minilm"]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "there is no such template. Did you mean 'mine'? Choices: bare, gloss, mine, pattern." in said
+    assert run(["--config-dir", str(groups), "template=mine", "modle=minilm"]) == 2
+    assert "no such template" not in capfd.readouterr().err

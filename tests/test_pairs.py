@@ -243,6 +243,48 @@ def test_faults_beyond_the_shown_ones_are_counted(tmp_path):
     assert problems[-1] == "… and 5 more."
 
 
+FAULTY = "a,b,cognate\nc,,cognate\n"  # line 3 lacks a word
+
+
+def test_groups_that_are_too_small_are_told_beside_the_faults_of_rows(tmp_path):
+    assert problems_of(saved(tmp_path, NEEDED + FAULTY + "e,f,control\ng,h,shuffled\ni,j,shuffled\n"))[1:] == (
+        "line 3: word_b is empty.",
+        "group 'control' has 1 pair; at least 2 are needed for a spread.",
+    )
+
+
+def test_a_row_with_a_fault_still_counts_for_its_group(tmp_path):
+    rows = FAULTY + "e,f,control\n,h,control\n"
+    assert problems_of(saved(tmp_path, NEEDED + rows))[1:] == ("line 3: word_b is empty.", "line 5: word_a is empty.")
+
+
+def test_a_misspelt_group_counts_as_the_one_that_was_meant(tmp_path):
+    (problem,) = problems_of(saved(tmp_path, NEEDED + "a,b,cognat\nc,d,cognate\ne,f,control\ng,h,control\n"))[1:]
+    assert problem.startswith("line 2: unknown group 'cognat'")
+
+
+def test_nothing_is_said_to_lack_where_a_row_may_be_of_any_group(tmp_path):
+    problems = problems_of(saved(tmp_path, NEEDED + "a,b,xyz\nc,d,cognate\n"))[1:]
+    assert problems[0].startswith("line 2: unknown group 'xyz'")
+    assert problems[1:] == ("group 'cognate' has 1 pair; at least 2 are needed for a spread.",)
+
+
+@pytest.mark.parametrize("broken", ["e,f\n", '"e,f,control\n'])  # a cell short; a quote that never ends
+def test_nothing_is_said_to_lack_where_rows_could_not_be_read(tmp_path, broken):
+    (problem,) = problems_of(saved(tmp_path, NEEDED + "a,b,cognate\nc,d,cognate\n" + broken))[1:]
+    assert problem.startswith("line 4: ")
+
+
+def test_a_small_group_is_not_hidden_by_many_faults(tmp_path):
+    rows = "".join(f"w{i},,cognate\n" for i in range(SHOWN + 5))
+    problems = problems_of(saved(tmp_path, NEEDED + rows + "a,b,control\n"))
+    assert problems[0] == f"set.csv: {SHOWN + 6} problems in this table of pairs."
+    assert problems[-2:] == (
+        "group 'control' has 1 pair; at least 2 are needed for a spread.",
+        "… and 6 more.",
+    )
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_line_breaks_inside_quotes_do_not_shift_line_numbers(tmp_path, end):
     table = (
@@ -252,6 +294,7 @@ def test_line_breaks_inside_quotes_do_not_shift_line_numbers(tmp_path, end):
         "c,,cognate,x\n"  # line 6
         'e,f,odd,"y\nz"\n'  # lines 7 and 8
         "g,,control,x\n"  # line 9
+        "h,i,control,x\n"
     )
     lines = [p.split(":")[0] for p in problems_of(saved(tmp_path, table.replace("\n", end)))[1:]]
     assert lines == ["line 6", "line 7", "line 9"]

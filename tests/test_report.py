@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pairprobe import report
-from pairprobe.errors import ExecutionError, StoreError
+from pairprobe.errors import ExecutionError, PairprobeError, StoreError
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import (
     DepthTest,
@@ -359,6 +359,44 @@ def test_the_kind_of_test_is_told(exact: bool, words: str) -> None:
     assert words in text
     assert "power for d = 0.8: 24 %" in text
     assert "found 80 % of the time: d = 1.8" in text
+
+
+# ── commands to copy ─────────────────────────────────────────────────────────────────────────────────────
+
+
+LONG = (
+    "hf download somebody/A-Model-With-A-Very-Long-Name-Indeed-INT8 --revision 0123456789abcdef0123456789abcdef01234567"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        (f"Get it: {LONG}   or point to a folder: model.source=/models/mine", LONG),
+        (f"{LONG}", LONG),
+        (f"It is not on this machine, and nothing was fetched, as was asked for. {LONG}", LONG),
+        ("Some package that is needed here is outside of what works. pip install 'mlflow>=3.5,<4, !=3.18.0'",
+         "pip install 'mlflow>=3.5,<4, !=3.18.0'"),
+        ("It was made by another version of MLflow, thus: mlflow db upgrade sqlite:///mlflow.db (keep a copy first).",
+         "mlflow db upgrade sqlite:///mlflow.db"),
+        ("Whoever wants to see more of the runs that are in this store may call python run.py ui --port 5001, or not.",
+         "python run.py ui --port 5001"),
+    ],
+)  # fmt: skip
+def test_a_command_is_never_broken(text: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    show, file = shown()
+    show.error(PairprobeError("Something is missing.", text))
+    lines = file.getvalue().splitlines()
+    assert sum(command in line for line in lines) == 1
+    assert all(cell_len(line) <= WIDTH or command in line for line in lines)
+    assert " ".join(" ".join(line.strip() for line in lines[1:]).split()) == " ".join(text.split())
+
+
+def test_words_beside_a_command_still_wrap() -> None:
+    show, file = shown()
+    show.line("", "pip uninstall autoawq; and so on" + " and so on" * 20)
+    assert max(cell_len(line) for line in file.getvalue().splitlines()) <= WIDTH
 
 
 # ── plan, tokens, progress ───────────────────────────────────────────────────────────────────────────────

@@ -223,7 +223,7 @@ def test_a_quantised_checkpoint_with_dense_embeddings_is_read_and_says_so(writte
 
 @pytest.mark.parametrize("format", ["mlx4", "mlx8"])
 def test_a_quantised_table_is_read_row_by_row_and_said_to_be_quantised(written, tmp_path, format):
-    plain = written("llama", hidden_size=64)
+    plain = written("llama", hidden_size=64, intermediate_size=96)
     checkpoint = Checkpoint.open(quantise_folder(plain, tmp_path / "q", format, group=32, skip=("lm_head",)))
     twin = Checkpoint.open(dequantised_twin(plain, tmp_path / "twin", format, group=32, skip=("lm_head",)))
     tokens = tokens_of(twin)

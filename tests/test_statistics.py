@@ -379,6 +379,41 @@ def test_the_interval_is_scipys_bca_of_each_depth_by_itself(seed):
         )
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (4, 10), (10, 4), (37, 23)])
+@pytest.mark.parametrize("draw", ["normal", "exponential", "standard_cauchy"])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_with_the_same_resamples_the_interval_is_scipy_s(n, m, draw, confidence):
+    rng = np.random.default_rng([n, m])
+    x, y = getattr(rng, draw)(size=(3, n)), getattr(rng, draw)(size=(3, m))
+    found = bootstrap_interval(x, y, confidence, 999, 7)
+    theirs = stats.bootstrap(
+        (x, y),
+        difference_of_means,
+        axis=-1,
+        n_resamples=999,
+        confidence_level=confidence,
+        method="BCa",
+        rng=np.random.default_rng([7, 1]),
+    ).confidence_interval
+    assert np.array(found) == pytest.approx(np.array([theirs.low, theirs.high]), rel=1e-9, abs=1e-9)
+
+
+def test_resamples_taken_in_blocks_are_as_good_as_all_at_once(monkeypatch):
+    x, y = drawn(3, 30, 20, depths=4)
+    whole = bootstrap_interval(x, y, 0.95, 20_000, 0)
+    monkeypatch.setattr("pairprobe.statistics.BLOCK", 30 * 700)
+    parts = bootstrap_interval(x, y, 0.95, 20_000, 0)
+    assert np.array(parts) == pytest.approx(np.array(whole), abs=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_interval_is_undefined_only_where_nothing_varies():
+    x, y = np.array([[0.5] * 5, [0.1, 0.2, 0.3, 0.4, 0.5]]), np.array([[0.25] * 4, [0.25] * 4])
+    low, high = bootstrap_interval(x, y, 0.95, 500, 0)
+    assert np.isnan([low[0], high[0]]).all()
+    assert low[1] < 0.05 < high[1]
+
+
 def test_the_interval_is_not_the_percentile_interval():
     # a skewed sample: BCa moves both ends to the side of the long tail
     x = np.array([[0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.4, 3.0]])

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -429,6 +430,16 @@ def test_a_server_that_is_not_mlflow_is_a_store_error(home: Path, ask: str) -> N
                 "find": lambda: store.find("0123"),
                 "count_runs": store.count_runs,
             }[ask]()
+
+
+@pytest.mark.parametrize("name", [".", "..", "...", "../../up", "a/b", "/etc", "..\\\\up", "Wörter 1"])
+def test_an_experiment_s_folder_lies_in_mlruns_whatever_its_name(name: str, home: Path) -> None:
+    store = store_in(home)
+    with store.start(name, "run", {}, {}) as record:
+        pass
+    place = Path(store.client.get_run(record.run_id).info.artifact_uri.removeprefix("file://"))
+    folder = Path(unquote(str(place))).resolve().relative_to((home / "mlruns").resolve())
+    assert folder.parts[1:] == (record.run_id, "artifacts")  # one folder for the experiment
 
 
 # ── passwords ────────────────────────────────────────────────────────────────────────────────────────────

@@ -138,6 +138,22 @@ def test_a_port_that_cannot_be_is_refused(port: str, capfd: pytest.CaptureFixtur
     assert list(home.iterdir()) == []
 
 
+def test_an_experiment_that_is_not_there_is_refused_with_the_nearest_and_not_made(
+    recorded: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from pairprobe.commands.main import run
+
+    home, _ = recorded
+    monkeypatch.setenv("PAIRPROBE_HOME", str(home))
+    assert run(["ui", "--experiment", "pairprope"]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "there is no experiment 'pairprope'" in said
+    assert "Did you mean 'pairprobe'? Experiments there: Default, pairprobe." in said
+    store = Store(f"sqlite:///{home / 'mlflow.db'}", home)
+    assert {e.name for e in store.client.search_experiments()} == {"Default", "pairprobe"}
+    assert store.known_experiment("pairprobe") == store.experiment_id("pairprobe")
+
+
 def test_a_plain_mlflow_ui_in_the_home_folder_shows_the_same_runs(recorded: tuple[Path, str], port: int) -> None:
     home, run_id = recorded
     # fewer processes than it would start by itself, to be quick; where it looks for runs is its own default

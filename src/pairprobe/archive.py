@@ -68,6 +68,8 @@ def verdict_tags(result: Result) -> dict[str, Any]:
             [*result.verdict.sentences, *(f"Beware: {b}" for b in result.verdict.beware)]
         ),
     }
+    if result.vectors:
+        tags |= {f"vectors.{key}": value for key, value in result.vectors.about.items()}
     if result.usage:
         tags |= {
             "device": result.usage.device,

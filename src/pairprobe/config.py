@@ -133,8 +133,8 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
             names = [s.name for s in parts[SIMILARITY]]
             for key, name in zip(plain[SIMILARITY], names, strict=True):
                 one_of(f"{SIMILARITY}.{key}.name", name, [key])  # two of one name would overwrite each other
-            if parts["method"].uses_model:
-                one_of("experiment.primary.similarity", parts["experiment"].primary.similarity, names)
+            measured = names if parts["method"].uses_model else [parts["method"].similarity]
+            one_of("experiment.primary.similarity", parts["experiment"].primary.similarity, measured)
         except ConfigError as error:
             problems += error.problems
     if problems:

@@ -2,23 +2,26 @@
 
     ROOT/KEY/SET/texts.json        the texts' own keys (token ids and pooling weights), in order
     ROOT/KEY/SET/depth-007.npy     float32 [texts, width]: their vectors at that depth
-    ROOT/KEY/SET/state-007.pt      all tokens' states there, from which an interrupted run goes on; one at a time
+    ROOT/KEY/SET/state-007         all tokens' states there, from which an interrupted run goes on; one at a time
 
-KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all.
+KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all, and end with a
+checksum of what is before it: a disk's mistake never becomes a result.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +36,7 @@ def key(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
+@functools.cache
 def source_hash() -> str:
     """Of pairprobe's own code that makes vectors: a changed line makes everything anew."""
     package = Path(__file__).parent
@@ -82,22 +86,23 @@ class Shelf:
 
     def find(self, texts: Sequence[str], depths: Sequence[int]) -> dict[int, FloatArray]:
         """Index of a text → its vectors [depths, width], for the texts that are there at every depth."""
-        missing = {text: i for i, text in enumerate(texts)}
+        missing: dict[str, list[int]] = {}  # different words may become the same tokens
+        for i, text in enumerate(texts):
+            missing.setdefault(text, []).append(i)
         found: dict[int, FloatArray] = {}
         for folder in sorted(self.folder.glob("*/")):
             try:
-                there = {t: n for n, t in enumerate(json.loads((folder / "texts.json").read_text()))}
-                wanted = [(i, there[t]) for t, i in missing.items() if t in there]
+                listed = json.loads((folder / "texts.json").read_text())
+                there = {t: n for n, t in enumerate(listed)}
+                wanted = [(t, there[t]) for t in missing if t in there]
                 if not wanted or not all((folder / f"depth-{d:03d}.npy").exists() for d in depths):
                     continue
-                arrays = [np.load(folder / f"depth-{d:03d}.npy", mmap_mode="r") for d in depths]
-                if any(a.shape[0] != len(there) or a.dtype != np.float32 for a in arrays):
-                    continue
-                for i, n in wanted:
-                    found[i] = np.stack([a[n] for a in arrays])
-                    del missing[texts[i]]
+                rows = [n for _, n in wanted]
+                values = np.stack([_load(folder / f"depth-{d:03d}.npy", len(listed))[rows] for d in depths], axis=1)
+                for (text, _), vectors in zip(wanted, values, strict=True):
+                    found |= dict.fromkeys(missing.pop(text), vectors)
                 os.utime(folder)
-            except (OSError, ValueError):  # removed or damaged meanwhile: made anew
+            except (OSError, ValueError, TypeError):  # removed or damaged meanwhile: made anew
                 continue
         return found
 
@@ -131,10 +136,9 @@ class Writing:
     def kept_depth(self, depth: int) -> FloatArray | None:
         """The vectors of a depth, where they are there."""
         try:
-            found: FloatArray = np.load(self.folder / f"depth-{depth:03d}.npy")
+            return _load(self.folder / f"depth-{depth:03d}.npy", len(self.texts))
         except (OSError, ValueError):
             return None
-        return found if found.dtype == np.float32 and found.shape[0] == len(self.texts) else None
 
     def state(self, depth: int, save: Callable[[Path], Any]) -> None:
         """Keep the states from which a run can go on at `depth`, unless that takes too much of its time."""
@@ -143,17 +147,20 @@ class Writing:
         start = time.monotonic()
         before = self._states()
         with self._trying():
-            self._put(f"state-{depth:03d}.pt", save)
+            self._put(f"state-{depth:03d}", save)
             for file in before:
-                if file.name != f"state-{depth:03d}.pt":
+                if file.name != f"state-{depth:03d}":
                     file.unlink(missing_ok=True)
         self._last = time.monotonic()
         self._cost = self._last - start
 
     def last_state(self) -> tuple[int, Path] | None:
-        """(depth, file) of the deepest states that are there."""
-        files = self._states()
-        return (int(files[-1].stem.partition("-")[2]), files[-1]) if files else None
+        """(depth, file) of the deepest states that are there, undamaged."""
+        for file in reversed(self._states()):
+            with contextlib.suppress(OSError, ValueError):
+                if _intact(file):
+                    return int(file.name.partition("-")[2]), file
+        return None
 
     def finish(self) -> None:
         """All depths are done: states are needed no more, and old sets make room."""
@@ -163,12 +170,15 @@ class Writing:
             self.shelf.kept.tidy(self.folder)
 
     def _states(self) -> list[Path]:
-        return sorted(self.folder.glob("state-*.pt"))
+        return sorted(self.folder.glob("state-*"))
 
     def _put(self, name: str, write: Callable[[Path], Any]) -> None:
         temporary = self.folder / f".{name}.{os.getpid()}"
         try:
             write(temporary)
+            if not name.endswith(".json"):
+                with temporary.open("r+b") as stream:
+                    stream.write(_checksum(stream, temporary.stat().st_size))
             temporary.replace(self.folder / name)
         finally:
             temporary.unlink(missing_ok=True)
@@ -184,3 +194,32 @@ class Writing:
 def _save(file: Path, vectors: FloatArray) -> None:
     with file.open("wb") as stream:
         np.save(stream, vectors)
+
+
+def _load(file: Path, texts: int) -> FloatArray:
+    """Vectors [texts, width]. Raises OSError or ValueError where they are damaged, or are not these."""
+    if not _intact(file):
+        raise ValueError(f"{file.name} is damaged")
+    with file.open("rb") as stream:
+        found: FloatArray = np.load(stream)
+    if found.dtype != np.float32 or found.ndim != 2 or found.shape[0] != texts:
+        raise ValueError(f"{file.name} holds something else")
+    return found
+
+
+def _checksum(stream: IO[bytes], nbytes: int) -> bytes:
+    """CRC-32 of the first bytes of a file; the stream stands after them."""
+    stream.seek(0)
+    value, left = 0, nbytes
+    while left:
+        block = stream.read(min(left, 1 << 20))
+        if not block:
+            raise ValueError("the file ends early")
+        value, left = zlib.crc32(block, value), left - len(block)
+    return value.to_bytes(4, "little")
+
+
+def _intact(file: Path) -> bool:
+    size = file.stat().st_size - 4
+    with file.open("rb") as stream:
+        return size > 0 and _checksum(stream, size) == stream.read()

@@ -27,6 +27,13 @@ LABEL = 12
 NAMES_SHOWN = 5
 DEPTHS_SHOWN = 42  # a longer table shows every n-th depth, and always the marked ones
 QUIET = "PAIRPROBE_QUIET"
+#: What somebody copies into a shell, so that it stays on one line. It ends where words for people go on: at
+#: punctuation, a bracket, three spaces, or the end.
+COMMAND = re.compile(
+    r"\b(?:hf download|pip (?:un)?install|python run\.py|python -m|pairprobe (?:plan|reproduce|compare|ui|doctor|-)"
+    r"|mlflow (?:db|ui|server)|chmod) ?(?=\S)(?:'[^']*'|.)*?(?=[.;,:)]?(?: \(| and |   |$)|[.;,:] )"
+)
+GLUE = "\0"  # in no text
 
 
 class _Unbroken(Console):
@@ -173,6 +180,10 @@ class Report:
     def result(self, result: Result) -> None:
         """The table by depth, the similarities beside it, the verdict."""
         test = result.primary
+        if result.vectors and "kept" in result.vectors.about:
+            self.line("kept", f"{result.vectors.about['kept']}; execution.resume=false computes them anew")
+        if result.vectors and "precision" in result.vectors.about:
+            self.line("", result.vectors.about["precision"])
         self._table(test, result.verdict.depth)
         for (similarity, control), other in result.tests.items():
             if (similarity, control) != (test.similarity, test.control):
@@ -262,14 +273,14 @@ def duration(seconds: float) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width` columns (Han characters take two); paths and links are never broken."""
+    """Lines of at most `width` columns (Han characters take two); paths, links and commands are never broken."""
     lines = [""]
-    for word in re.split(r"(?<=\S)(?= )", text):
-        if lines[-1] and cell_len((lines[-1] + word).rstrip()) > width:
+    for word in re.split(r"(?<=\S)(?= )", COMMAND.sub(lambda command: command[0].replace(" ", GLUE), text)):
+        if lines[-1] and cell_len((lines[-1] + word).rstrip().replace(GLUE, " ")) > width:
             lines.append(word.lstrip())
         else:
             lines[-1] += word
-    return lines
+    return [line.replace(GLUE, " ") for line in lines]
 
 
 def _interval(interval: Interval | None) -> str:

@@ -153,8 +153,11 @@ class Checkpointed(Protocol):
 class Keep(Protocol):
     """What an execution tells of finished depths, and where it may go on after an interruption."""
 
-    def resume(self) -> tuple[int, Path] | None:
-        """(depth, file) of kept states to go on from; every depth up to it has been observed. None: begin at 0."""
+    def resume(self, load: Callable[[Path], Any]) -> int:
+        """The depth to go on from, whose kept states `load` has read from a file; every depth up to it is observed.
+
+        0: begin anew. load: raises OSError or ValueError for a file that does not serve, and has then changed nothing
+        that is not overwritten by beginning anew."""
 
     def finished(self, depth: int, save: Callable[[Path], Any] | None) -> None:
         """All texts have been observed at `depth`; `save` writes their states there to a file, None at the last."""

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +16,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
-from pairprobe import disk
-from pairprobe.errors import StoreError
+from pairprobe import stores
+from pairprobe.errors import StoreError, nearest
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,8 +31,6 @@ ENVIRONMENT = {
 }
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits a call
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
-STORES = "Allowed: sqlite:////path/mlflow.db, postgresql+psycopg2://…, mysql…, mssql…, http://server:5000"
-ENOUGH_DISK = 200_000_000  # bytes
 TABLES = ("tables/similarities.json", "tables/tokens.json")
 
 
@@ -78,64 +75,22 @@ class Store:
 
     def problems(self) -> list[StoreError]:
         """Everything that would keep a run from being recorded. Writes nothing that stays."""
-        if self.uri.startswith(("http://", "https://")):
-            return self._server_problems()
-        if not self.uri.startswith(("sqlite:///", "postgresql", "mysql", "mssql")):
-            return [
-                StoreError(
-                    f"tracking.uri={without_password(self.uri)} is no store that MLflow 3 keeps runs in.", STORES
-                )
-            ]
-        found: list[StoreError] = []
-        folders = [self.artifacts]
-        if self.database:
-            folders.append(self.database.parent)
-            if self.database.is_dir():
-                found.append(
-                    StoreError(f"{self.database} is a folder.", "Name a file: tracking.uri=sqlite:////path/mlflow.db")
-                )
-            elif self.database.exists() and not os.access(self.database, os.W_OK):
-                found.append(StoreError(f"{self.database} is read-only.", f"chmod u+w {self.database}"))
-        for folder in dict.fromkeys(folders):
-            reason = disk.unwritable(folder)
-            if reason:
-                found.append(
-                    StoreError(
-                        f"{folder} cannot be written ({reason}).",
-                        "Make it writable, or keep runs elsewhere: PAIRPROBE_HOME=/path",
-                    )
-                )
-        if not found:
-            free = shutil.disk_usage(disk.existing(self.artifacts)).free
-            if free < ENOUGH_DISK:
-                found.append(
-                    StoreError(
-                        f"the disk of {self.artifacts} has {free / 1e6:.0f} MB free; a run needs up to "
-                        f"{ENOUGH_DISK / 1e6:.0f} MB.",
-                        "Free some, or keep runs elsewhere: PAIRPROBE_HOME=/path",
-                    )
-                )
-        return found
+        shown = without_password(self.uri)
+        if self.uri.startswith(stores.WEB):
+            return stores.server_problems(self.uri, shown)
+        if self.database is None and not self.uri.startswith(stores.DATABASES):
+            return [StoreError(f"tracking.uri={shown} is no store that MLflow 3 keeps runs in.", stores.ALLOWED)]
+        found = stores.folder_problems(self.artifacts, self.database)
+        return found if self.database else found + stores.database_problems(self.uri, shown, self._log_in)
 
-    def _server_problems(self) -> list[StoreError]:
-        import requests
+    def _log_in(self) -> None:
+        from mlflow.store.db.utils import create_sqlalchemy_engine
 
+        engine = create_sqlalchemy_engine(self.uri)
         try:
-            status = requests.get(f"{self.uri.rstrip('/')}/health", timeout=5).status_code
-        except (requests.RequestException, ValueError) as error:
-            kinds = {"refused": "connection refused", "timed out": "it timed out", "resolve": "no such host"}
-            reason = next((said for mark, said in kinds.items() if mark in str(error)), type(error).__name__)
-            said = f"does not answer ({reason})"
-        else:
-            if status < 500:  # what it refuses shows when it is asked
-                return []
-            said = f"answers, but is broken (status {status})"
-        return [
-            StoreError(
-                f"the tracking server {without_password(self.uri)} {said}.",
-                "Start it, or keep runs in a file: tracking.uri=sqlite:///mlflow.db",
-            )
-        ]
+            engine.connect().close()
+        finally:
+            engine.dispose()
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,6 +129,17 @@ class Store:
         except Exception as error:
             raise _store_error(f"the store {without_password(self.uri)} cannot be opened", error) from error
 
+    def known_experiment(self, name: str) -> str:
+        """The id of an experiment that is there. Raises StoreError, naming the nearest, where it is not."""
+        client = self.client
+        there = self._ask("the experiments cannot be read", lambda: {e.name: e for e in client.search_experiments()})
+        if name in there:
+            return str(there[name].experiment_id)
+        raise StoreError(
+            f"there is no experiment '{name}' in {without_password(self.uri)}.{nearest(name, there)}",
+            f"Experiments there: {', '.join(sorted(there)) or 'none'}.",
+        )
+
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, created once; racing creators agree on one."""
         client = self.client
@@ -187,7 +153,7 @@ class Store:
                     )
                 return str(found.experiment_id)
             try:
-                local = not self.uri.startswith(("http://", "https://"))
+                local = not self.uri.startswith(stores.WEB)
                 client.create_experiment(
                     name,
                     artifact_location=(self.artifacts / _slug(name)).as_uri() if local else None,
@@ -389,8 +355,9 @@ def without_password(text: str) -> str:
 
 
 def _slug(name: str) -> str:
-    """An experiment's folder under mlruns/."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    """An experiment's folder under mlruns/; '.' and '..' would be other folders."""
+    slug = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return slug if slug.strip(".") else "_" * len(slug)
 
 
 def _store_error(what: str, error: Exception) -> StoreError:

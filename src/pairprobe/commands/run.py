@@ -75,10 +75,12 @@ def _parsed(words: list[str]) -> Any:
 def _searched(folder: Path, overrides: list[str]) -> str:
     """The override that adds a folder of configuration groups."""
     if not folder.is_dir():
-        raise ConfigError(f"--config-dir is {folder}, which is no folder.", "Give a folder that holds groups as conf/ does.")
+        raise ConfigError(
+            f"--config-dir is {folder}, which is no folder.", "Give a folder that holds groups as conf/ does."
+        )
     if any(o.lstrip("+").startswith("hydra.searchpath=") for o in overrides):
         raise ConfigError("--config-dir and hydra.searchpath both add folders.", "Name all in hydra.searchpath=[…].")
-    quoted = str(folder).replace("'", "\'")
+    quoted = str(folder).replace("'", "\\'")
     return f"hydra.searchpath=['file://{quoted}']"
 
 

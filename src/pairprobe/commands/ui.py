@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     """Runs until interrupted. Exit code 0; 2 where it cannot start."""
     parser = argparse.ArgumentParser(f"{program()} ui", description="Browse the runs in MLflow's UI.")
     parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1 (5000)")
-    parser.add_argument("--experiment", default=Tracking().experiment, help="whose runs to open (pairprobe)")
+    parser.add_argument("--experiment", help=f"whose runs to open ({Tracking().experiment})")
     parser.add_argument("--tracking-uri", help="the store (else MLFLOW_TRACKING_URI, else mlflow.db)")
     args = parser.parse_args(words)
     if not 0 < args.port < 65536:
@@ -34,10 +34,10 @@ def main(words: list[str]) -> int:
     show = Report()
     store = Store(uri_of(args.tracking_uri, home()), home())
     if store.uri.startswith(("http://", "https://")):
-        show.line("ui", store.runs_link(store.experiment_id(args.experiment)), always=True)
+        show.line("ui", store.runs_link(_experiment(store, args.experiment)), always=True)
         return 0
     _check_free(args.port)
-    link = store.runs_link(store.experiment_id(args.experiment), base=f"http://{HOST}:{args.port}")
+    link = store.runs_link(_experiment(store, args.experiment), base=f"http://{HOST}:{args.port}")
     with tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as said:  # an unread pipe would fill
         server = subprocess.Popen(
             [
@@ -59,6 +59,11 @@ def main(words: list[str]) -> int:
             return 0
         finally:
             _end(server)
+
+
+def _experiment(store: Store, name: str | None) -> str:
+    """The id of the experiment to open. A fresh store gets ours, to show where runs will be; a name must be there."""
+    return store.experiment_id(Tracking().experiment) if name is None else store.known_experiment(name)
 
 
 def _check_free(port: int) -> None:

@@ -12,11 +12,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairprobe.errors import CheckpointError
+from pairprobe.executions.cache import Cold
 from pairprobe.rooms import Stored, dtype_name
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ class Feeder:
         self._free: queue.Queue[tuple[int, Any] | None] = queue.Queue()
         self._ready: queue.Queue[tuple[int, Any] | BaseException] = queue.Queue()
         self._files: dict[Path, int] = {}
+        self._cold: dict[int, Cold] = {}
+        self._stop = threading.Event()
 
-    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+    def __iter__(self) -> Generator[list[torch.Tensor], None, None]:
         import torch
 
         for index in range(len(self._host)):
@@ -96,11 +99,15 @@ class Feeder:
                 yield self._views(self._there[index], parts)
                 self._free.put((index, self._event()))
         finally:
+            self._stop.set()
             self._free.put(None)
             thread.join()
+            for cold in self._cold.values():
+                cold.forget()  # what the kernel read ahead of us
             for file in self._files.values():
                 os.close(file)
             self._files.clear()
+            self._cold.clear()
 
     def _event(self) -> Any:
         """Marks what the computing stream has been given so far."""
@@ -159,11 +166,13 @@ class Feeder:
         places = sorted(zip(parts, layout(parts)[0], strict=True), key=lambda p: (str(p[0].file), p[0].start))
         for part, offset in places:
             file = self._open(part.file)
-            cold = self.drop and not cached(file, part.start, part.nbytes)
             done = 0
-            while done < part.nbytes:
+            while done < part.nbytes and not self._stop.is_set():
                 end = min(done + CHUNK, part.nbytes)
-                n = os.preadv(file, [view[offset + done : offset + end]], part.start + done)
+                try:
+                    n = os.preadv(file, [view[offset + done : offset + end]], part.start + done)
+                except OSError as error:
+                    raise CheckpointError(f"{part.file.name}: cannot be read ({error.strerror}).") from error
                 if n == 0:
                     raise CheckpointError(
                         f"{part.file.name}: ends at byte {part.start + done}, within a tensor its header promises.",
@@ -171,8 +180,8 @@ class Feeder:
                     )
                 done += n
             self.read_bytes += part.nbytes
-            if cold:
-                forget(file, part.start, part.nbytes)
+            if file in self._cold:
+                self._cold[file].forget(part.start, part.nbytes)
 
     def _open(self, path: Path) -> int:
         if path not in self._files:
@@ -180,6 +189,8 @@ class Feeder:
                 self._files[path] = os.open(path, os.O_RDONLY)
             except OSError as error:
                 raise CheckpointError(f"{path.name}: cannot be read ({error.strerror}).") from error
+            if self.drop:
+                self._cold[self._files[path]] = Cold(self._files[path])
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._files[path], 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return self._files[path]
@@ -197,33 +208,10 @@ def _pages(size: int) -> torch.Tensor:
 
     if size == 0 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
-    pages = mmap.mmap(-1, size)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared ones are never huge
+    except OSError:
+        raise MemoryError(f"{size} bytes for a layer as stored") from None
     with contextlib.suppress(OSError):
         pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=torch.uint8)  # keeps the mapping alive
-
-
-def cached(file: int, start: int, nbytes: int) -> bool:
-    """Whether the kernel holds this range of the file, by three probes that read nothing from the disk.
-
-    True where the system cannot tell: then nothing is dropped that might be somebody's.
-    """
-    flag = getattr(os, "RWF_NOWAIT", None)
-    if flag is None or nbytes == 0:
-        return True
-    probe = bytearray(1)
-    for place in (start + nbytes // 2, start + nbytes - 1, start + nbytes // 4):
-        try:
-            os.preadv(file, [probe], place, flag)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-    return True
-
-
-def forget(file: int, start: int, nbytes: int) -> None:
-    """Let the kernel drop this range of the file from its cache."""
-    if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(file, start, nbytes, os.POSIX_FADV_DONTNEED)

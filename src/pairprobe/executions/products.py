@@ -104,7 +104,11 @@ class Workshop:
             assert found is not None
             q, factor = found
             sums = torch._int_mm(x, q.t())[:n]
-            out[:, start:stop] = (sums.to(torch.float32) * scale) * factor
+            part = out[:, start:stop]
+            if out.dtype == torch.float32:
+                torch.mul(sums, scale, out=part).mul_(factor)
+            else:
+                part.copy_((sums.to(torch.float32) * scale).mul_(factor))
         return out
 
 
@@ -116,8 +120,6 @@ class Linear:
         self.parts: Parts = {}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.is_meta:  # torch.mm with `out` would take it, and leave what the memory held before
-            raise NotImplementedError("a product of what is on the meta device")
         shape = x.shape
         flat = x.reshape(-1, shape[-1])
         real = self.workshop.real
@@ -133,6 +135,49 @@ class Linear:
         y = self.workshop.product(x, self.weight, self.parts)
         bias: Any = self.module.bias
         return y if bias is None else y.add_(bias)
+
+
+class Matrix:
+    """Stands in for the weight of an nn.Linear whose model also uses it in other ways: dense each time it is used.
+
+    It must not stay a tensor on the meta device: torch.mm and others take that without a word, and give what the
+    memory of their result held before.
+    """
+
+    def __init__(self, product: Linear) -> None:
+        self._product = product
+        self.shape = product.weight.shape
+        self.dtype, self.device = product.workshop.dtype, product.workshop.device
+
+    def dense(self) -> torch.Tensor:
+        """[out, in]"""
+        import torch
+
+        out = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        self._product.workshop.dense(self._product.weight, self._product.parts, out)
+        return out
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As an argument of torch's own functions."""
+        some = [a.dense() if isinstance(a, Matrix) else a for a in args]
+        named = {k: v.dense() if isinstance(v, Matrix) else v for k, v in (kwargs or {}).items()}
+        found: torch.Tensor = func(*some, **named)
+        return found
+
+    def __matmul__(self, other: torch.Tensor) -> Any:
+        return self.dense() @ other
+
+    def __mul__(self, other: Any) -> Any:
+        return self.dense() * other
+
+    def __getitem__(self, places: Any) -> torch.Tensor:
+        return self.dense()[places]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dense(), name)
 
 
 class Table:

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     import torch
 
 STATES = "hidden_states"
+BESIDE = object()  # what a layer returns beside its states, and no other layer may be given
 #: What a layer may return, as its model takes it apart: states, or a tuple that begins with them.
 FORMS: tuple[Callable[[Any], Any], ...] = (
     lambda states: states,
-    lambda states: (states, None),
+    lambda states: (states, BESIDE),
     lambda states: (states,),
-    lambda states: (states, None, None),
+    lambda states: (states, BESIDE, BESIDE),
 )
 
 
@@ -90,6 +91,11 @@ class Sequence:
                 raise CheckpointError(
                     f"{self.name}: its model changes the states between layers {len(given) - 1} and {len(given)}; "
                     "streaming them one after the other would compute something else.",
+                    "execution=resident runs it whole.",
+                )
+            if any(value is BESIDE for value in (*args, *kwargs.values())):
+                raise CheckpointError(
+                    f"{self.name}: a layer of its model gives the next one more than states.",
                     "execution=resident runs it whole.",
                 )
             seen.append((states, Call(args if named else args[1:], kwargs, named)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pairprobe.executions.products import Linear, Parts, Table, Workshop
+from pairprobe.executions.products import Linear, Matrix, Parts, Table, Workshop
 from pairprobe.rooms import Fused, Stored, Weight
 
 if TYPE_CHECKING:
@@ -78,15 +78,14 @@ class Slots:
                     product.parts = parts[0][0]
                     place.module.forward = product
                     forwards.append(place.module)
+                    self._stand_in(place, Matrix(product), undo)
                     continue
                 store = place.module._parameters if place.leaf in place.module._parameters else place.module._buffers
                 before = store[place.leaf]
                 if place.by == "table":
                     table = Table(place.weights, self.workshop)
                     table.parts = parts
-                    del store[place.leaf]  # nn.Module allows nothing but a parameter there
-                    object.__setattr__(place.module, place.leaf, table)
-                    undo.append((store, place.leaf, (place.module, before)))
+                    self._stand_in(place, table, undo)
                     continue
                 value = self._slot(place, before)
                 self.workshop.dense(place.weights[0][0], parts[0][0], value)
@@ -104,6 +103,11 @@ class Slots:
                     store[leaf] = before[1]
                 else:
                     store[leaf] = before
+
+    def _stand_in(self, place: Place, instead: Any, undo: list[tuple[dict[str, Any], str, Any]]) -> None:
+        store = place.module._parameters
+        undo.append((store, place.leaf, (place.module, store.pop(place.leaf))))  # nothing but a parameter may be there
+        object.__setattr__(place.module, place.leaf, instead)
 
     def _slot(self, place: Place, like: torch.Tensor) -> torch.Tensor:
         import torch

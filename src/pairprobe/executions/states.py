@@ -60,7 +60,7 @@ def first(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """CUDA raises its own kind; the CPU's and Metal's allocators raise RuntimeErrors with these words."""
-    words = ("can't allocate memory", "out of memory")
+    words = ("can't allocate memory", "out of memory", "can't start new thread")
     return isinstance(error, MemoryError) or any(w in str(error) for w in words)
 
 

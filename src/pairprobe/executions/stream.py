@@ -111,24 +111,36 @@ def enter(sequence: Sequence, tokens: Tokens, rows: npt.NDArray[np.int64], devic
 
 
 def save(work: list[Batch], tokens: Tokens, file: Path) -> None:
-    """Write the states of all real tokens, text after text."""
+    """Write the states of all real tokens, text after text, as they lie in memory."""
     import torch
 
-    flat: list[Any] = [None] * len(tokens)
-    for batch in work:
-        for i, row in enumerate(batch.rows):
-            flat[row] = batch.states[i, : len(tokens.of[row])]
-    torch.save(torch.cat(flat).cpu(), file)
+    places = {int(row): (batch, i) for batch in work for i, row in enumerate(batch.rows)}
+    with file.open("wb") as stream:
+        for row in range(len(tokens)):
+            batch, i = places[row]
+            states = batch.states[i, : len(tokens.of[row])].contiguous().cpu()
+            stream.write(memoryview(states.view(torch.uint8).numpy()))  # type: ignore[arg-type]
 
 
 def restore(file: Path, work: list[Batch], tokens: Tokens) -> None:
-    """Put the states that `save` wrote back into the batches. Padding gets zeros: nothing looks at it."""
+    """Put the states that `save` wrote back into the batches. Padding gets zeros: nothing looks at it.
+
+    Raises:
+        OSError: the file cannot be read. ValueError: it has another size.
+    """
     import torch
 
-    flat = torch.load(file, weights_only=True)
+    like = work[0].states
+    size = like.shape[-1] * like.itemsize
+    if file.stat().st_size < size * int(tokens.lengths.sum()):
+        raise ValueError(f"{file.name} is too small")
     ends = np.cumsum(tokens.lengths)
-    for batch in work:
-        batch.states = torch.zeros_like(batch.states)
-        for i, row in enumerate(batch.rows):
-            n = len(tokens.of[row])
-            batch.states[i, :n] = flat[ends[row] - n : ends[row]].to(batch.states.device)
+    with file.open("rb") as stream:
+        for batch in work:
+            states = torch.zeros_like(batch.states)
+            for i, row in enumerate(batch.rows):
+                n = len(tokens.of[row])
+                stream.seek(int(ends[row] - n) * size)
+                flat = torch.frombuffer(bytearray(stream.read(n * size)), dtype=like.dtype)
+                states[i, :n] = flat.view(n, -1).to(like.device)
+            batch.states = states

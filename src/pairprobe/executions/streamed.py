@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pairprobe.errors import ExecutionError, at_least, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
-from pairprobe.executions.memory import Budget, budget, lacking, limited
+from pairprobe.executions.memory import Budget, budget, lacking, limited, retained
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop
 from pairprobe.executions.slots import Slots, stored
@@ -181,7 +182,7 @@ class Streamed:
         if short or len(wanted.chunks) > 1:
             raise ExecutionError(lacking(checkpoint.name, short or ("this machine", wanted.host, limits.host)), LESS)
         try:
-            with devices.threads(self.threads), torch.inference_mode(), limited(limits.host, device):
+            with devices.threads(self.threads), torch.inference_mode(), limited(limits.host, device), retained(device):
                 kind = getattr(torch, dtype)
                 with Phase("load", device, seconds, peaks):
                     stream.settle(device, kind, np.unique(np.concatenate([t.ids for t in tokens.of])))
@@ -226,11 +227,8 @@ class Streamed:
             batch.states = finite(batch.states, batch.mask, name, tokens, depth, batch.rows)
             observe(depth, batch.states, batch.rows)
 
-        kept = keep.resume() if keep else None
-        begin = kept[0] if kept else 0
-        if kept:
-            restore(kept[1], work, tokens)
-        else:
+        begin = keep.resume(lambda file: restore(file, work, tokens)) if keep else 0
+        if not begin:
             for batch in work:
                 seen(0, batch)
             if keep:
@@ -238,17 +236,18 @@ class Streamed:
         drop = stream.checkpoint.nbytes > devices.free_memory("cpu") // 4
         ahead = wanted.buffers > 1
         feeder = Feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, ahead=ahead)
-        for depth, tensors in enumerate(feeder, begin):
-            start = time.perf_counter()
-            with slots.filled(stream.layers[depth], tensors):
-                for batch in work:
-                    workshop.batch(batch.mask, batch.real)
-                    batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
-                    if depth + 1 < last:
-                        seen(depth + 1, batch)
-            seconds["compute"] = seconds.get("compute", 0.0) + time.perf_counter() - start
-            if keep and depth + 1 < last:
-                keep.finished(depth + 1, partial(save, work, tokens))
+        with closing(iter(feeder)) as layers:  # its thread and files end with it, whatever happens
+            for depth, tensors in enumerate(layers, begin):
+                start = time.perf_counter()
+                with slots.filled(stream.layers[depth], tensors):
+                    for batch in work:
+                        workshop.batch(batch.mask, batch.real)
+                        batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
+                        if depth + 1 < last:
+                            seen(depth + 1, batch)
+                seconds["compute"] = seconds.get("compute", 0.0) + time.perf_counter() - start
+                if keep and depth + 1 < last:
+                    keep.finished(depth + 1, partial(save, work, tokens))
         for batch in work:
             batch.states = stream.sequence.leave(batch.ids, batch.mask, batch.states)
             seen(last, batch)

@@ -71,11 +71,11 @@ class Layerwise(Pooling):
                 gathered.take(row, found)
         rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
         usages = []
-        if len(rest):
-            for chunk in execution.chunks(checkpoint, tokens.lengths[rest]):
-                rows = rest[chunk]
-                writing = shelf.writing([keys[i] for i in rows]) if shelf else None
-                usages.append(self._measure(checkpoint, tokens, rows, execution, gathered, writing))
+        while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
+            chunk = execution.chunks(checkpoint, tokens.lengths[rest])[0]
+            rows, rest = rest[chunk], np.delete(rest, chunk)
+            writing = shelf.writing([keys[i] for i in rows]) if shelf else None
+            usages.append(self._measure(checkpoint, tokens, rows, execution, gathered, writing))
         described = {"pooling": self.described}
         if gathered.rows:
             described["kept"] = f"{len(gathered.rows)} of {len(tokens)} texts were kept from an earlier run"
@@ -160,16 +160,20 @@ class _Keep:
     def __init__(self, gathered: _Gathered, rows: npt.NDArray[np.int64], writing: Any) -> None:
         self.gathered, self.rows, self.writing = gathered, rows, writing
 
-    def resume(self) -> tuple[int, Path] | None:
+    def resume(self, load: Callable[[Path], Any]) -> int:
         last: tuple[int, Path] | None = self.writing.last_state()
         if last is None:
-            return None
+            return 0
         found = {d: self.writing.kept_depth(d) for d in self.gathered.place if d <= last[0]}
         if any(vectors is None for vectors in found.values()):  # that run kept other depths
-            return None
+            return 0
+        try:
+            load(last[1])
+        except (OSError, ValueError):  # gone meanwhile
+            return 0
         for depth, vectors in found.items():
             self.gathered.put(depth, self.rows, vectors)
-        return last
+        return last[0]
 
     def finished(self, depth: int, save: Callable[[Path], Any] | None) -> None:
         if depth in self.gathered.place:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pairprobe.records import COGNATE, CONTROLS, Pair, PairSet, Word
 REQUIRED = ("word_a", "word_b", "group")
 OPTIONAL = ("pair_id", "gloss_a", "gloss_b", "lang_a", "lang_b", "concept", "score")
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".parquet": ""}
+ALLOWED = (COGNATE, *CONTROLS)
 SMALLEST_GROUP = 2  # a standard deviation needs two
 SHOWN = 25  # problems printed before the rest is only counted
 
@@ -43,47 +46,62 @@ class Table:
         file = Path(self.path)
         name = self.name or file.stem
         problems: list[str] = []
+        in_rows = 0  # problems inside rows; the others are of rows that could not be read as such
         pairs: list[Pair] = []
+        groups: list[str] = []  # of all rows that could be read, those with problems too
         first_line: dict[str, int] = {}
         for number, (line, cells) in enumerate(_rows(file, problems), start=1):
+            before = len(problems)
             pair = _pair(cells, line, f"{name}_{number:04d}", problems)
-            if pair is None:
-                continue
-            if pair.id in first_line:
+            groups.append(_meant(_text(cells.get("group"))))
+            if pair is not None and pair.id in first_line:
                 problems.append(f"line {line}: pair_id '{pair.id}' occurs already in line {first_line[pair.id]}.")
-                continue
-            first_line[pair.id] = line
-            pairs.append(pair)
-        pair_set = PairSet(name, tuple(pairs), str(file), self.citation)
-        if not problems:
-            problems = sizes_problems(pair_set)
-        if problems:
-            shown = problems[:SHOWN]
-            if len(problems) > SHOWN:
-                shown.append(f"… and {len(problems) - SHOWN} more.")
+            elif pair is not None:
+                first_line[pair.id] = line
+                pairs.append(pair)
+            in_rows += len(problems) - before
+        of_groups = _lacking(groups) if in_rows == len(problems) else []  # else what is lacking may be there, unread
+        if problems or of_groups:
+            shown = [*problems[: SHOWN - len(of_groups)], *of_groups]
+            problems += of_groups
+            if len(problems) > len(shown):
+                shown.append(f"… and {len(problems) - len(shown)} more.")
             head = f"{file.name}: {len(problems)} problem{'s' * (len(problems) > 1)} in this table of pairs."
             raise PairsError([head, *shown], "Mend the file, or choose another with pairs.path=FILE.")
-        return pair_set
+        return PairSet(name, tuple(pairs), str(file), self.citation)
 
 
 def sizes_problems(pairs: PairSet) -> list[str]:
     """What keeps these groups from being compared: no cognates, no controls, a group of one."""
-    if not pairs.pairs:
+    return _lacking([p.group for p in pairs.pairs])
+
+
+def _lacking(groups: list[str]) -> list[str]:
+    """The same for the groups of rows, '' where it is not known which was meant."""
+    if not groups:
         return ["there are no pairs."]
+    sizes = Counter({COGNATE: 0})
+    sizes.update(groups)
+    unknown = sizes.pop("", 0)  # these may be what else would be lacking
     problems = []
-    if pairs.sizes[COGNATE] == 0:
+    if sizes[COGNATE] == 0 and not unknown:
         problems.append(f"no pair is in group '{COGNATE}': there is nothing to compare the controls with.")
-    if not pairs.controls:
+    if len(sizes) == 1 and not unknown:
         problems.append(
             f"every pair is in group '{COGNATE}': without a control group ({', '.join(CONTROLS)}) "
             "a similarity has nothing to be compared with."
         )
     problems += [
         f"group '{group}' has {n} pair; at least {SMALLEST_GROUP} are needed for a spread."
-        for group, n in pairs.sizes.items()
+        for group, n in sizes.items()
         if 0 < n < SMALLEST_GROUP
     ]
     return problems
+
+
+def _meant(group: str) -> str:
+    """The group itself, or the one that a misspelt word stands for; '' where that is not clear."""
+    return group if group in ALLOWED else next(iter(get_close_matches(group, ALLOWED, n=1)), "")
 
 
 def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) -> Pair | None:
@@ -93,10 +111,9 @@ def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) ->
         if not text[key]:
             problems.append(f"line {line}: {key} is empty.")
     group = text["group"]
-    if group not in (COGNATE, *CONTROLS):
+    if group not in ALLOWED:
         problems.append(
-            f"line {line}: unknown group '{group}'; allowed: {', '.join((COGNATE, *CONTROLS))}."
-            + nearest(group, (COGNATE, *CONTROLS))
+            f"line {line}: unknown group '{group}'; allowed: {', '.join(ALLOWED)}." + nearest(group, ALLOWED)
         )
     score = None
     if text["score"]:
