@@ -29,4 +29,5 @@ CASE = Case(
         )
     },
     material.write_llama,
+    most=3,
 )

@@ -27,4 +27,5 @@ CASE = Case(
         )
     },
     material.write_llama,
+    most=3,
 )

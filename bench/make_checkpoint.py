@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import shutil
 import struct
@@ -110,14 +111,14 @@ def make(
     shards: int = 5 * 10**9,
     seed: int = 0,
     quiet: bool = True,
-    holes: bool = False,
+    holes: Sequence[str] = (),
 ) -> Path:
     """Write a whole checkpoint into `folder`, which must be empty or absent; returns the folder.
 
     Args:
         format: a key of FORMATS. group: columns that share a scale; None for the format's usual number.
         shards: largest size of a weight file in bytes; a tensor that is larger has a file of its own.
-        holes: write headers alone, over holes that read as zeros and take no room: enough to plan a run, of any size.
+        holes: a tensor whose name contains one of these is not written: it reads as zeros and takes no room.
 
     Raises:
         ConfigError: an unknown format, a matrix that does not fit it, a folder in use, a disk too small. Nothing has
@@ -128,7 +129,7 @@ def make(
     everything = list(parts(shape, format, group))
     files = _shards(everything, shards)
     total = sum(part.nbytes for part in everything)
-    _room(folder, 0 if holes else total)
+    _room(folder, sum(part.nbytes for part in everything if not _left_out(part, holes)))
     _tokenizer(folder, shape)
     dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dense_dtype(shape, format)]
     config = shape.config(dtype) | quantisation(format, group)
@@ -139,7 +140,7 @@ def make(
     started, written = time.perf_counter(), 0
     for n, own in enumerate(files, 1):
         name = f"model-{n:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
-        write_safetensors(folder / name, own, None if holes else pages)
+        write_safetensors(folder / name, own, pages, holes)
         placed |= {part.name: name for part in own}
         written += sum(part.nbytes for part in own)
         if not quiet:
@@ -151,10 +152,10 @@ def make(
     return folder
 
 
-def write_safetensors(file: Path, own: Sequence[Part], pages: Pages | None) -> None:
+def write_safetensors(file: Path, own: Sequence[Part], pages: Pages, holes: Sequence[str] = ()) -> None:
     """Write one file: 8 bytes of header length, a JSON header padded to 8 bytes, the tensors end to end.
 
-    pages: None leaves holes where the tensors' bytes would be.
+    holes: as `make` has them.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
@@ -169,14 +170,19 @@ def write_safetensors(file: Path, own: Sequence[Part], pages: Pages | None) -> N
     header += b" " * (-len(header) % 8)
     with file.open("wb", buffering=0) as stream:
         stream.write(struct.pack("<Q", len(header)) + header)
-        if pages is None:
-            stream.truncate(8 + len(header) + begin)
-            return
         for part in own:
+            if _left_out(part, holes):
+                stream.seek(part.nbytes, os.SEEK_CUR)
+                continue
             for piece in pages.pieces(part):
                 done = 0
                 while done < len(piece):  # an unbuffered write may take less than it is given
                     done += stream.write(piece[done:])
+        stream.truncate(8 + len(header) + begin)  # the last may be a hole
+
+
+def _left_out(part: Part, holes: Sequence[str]) -> bool:
+    return any(name in part.name for name in holes)
 
 
 def _shards(everything: Sequence[Part], largest: int) -> list[list[Part]]:

@@ -134,6 +134,29 @@ def one_batch(folder: Path, texts: Texts, *, dtype: str = "float32", **loading: 
     return clock.stop(vectors=vectors.numpy())
 
 
+def dequantised_whole(folder: Path, texts: Texts, *, dtype: str) -> Sample:
+    """transformers' own model of a quantised checkpoint, every weight made dense by us beforehand, one batch."""
+    imports()
+    import torch
+
+    from pairprobe.checkpoints.checkpoint import Checkpoint
+
+    kind = getattr(torch, dtype)
+    clock = Clock()
+    with clock(LOAD_AND_FORWARD), torch.no_grad():
+        checkpoint = Checkpoint.open(folder)
+        tokenizer = checkpoint.tokenizer()
+        model = checkpoint.empty_model(dtype).eval()
+        for name, weight in checkpoint.assigned(model).items():
+            path, _, leaf = name.rpartition(".")
+            dense = torch.nn.Parameter(checkpoint.dense(weight).to(kind), requires_grad=False)
+            model.get_submodule(path)._parameters[leaf] = dense
+        with clock(FORWARD):
+            batch = tokenizer([t.text for t in texts.texts], return_tensors="pt", padding=True, padding_side="right")
+            vectors = _pooled(model(**batch, output_hidden_states=True).hidden_states, batch["attention_mask"])
+    return clock.stop(vectors=vectors.numpy())
+
+
 def offloaded(folder: Path, texts: Texts) -> Sample:
     """accelerate's disk offload: every module left in the files until its forward pass, one batch, fp32."""
     place = material.own("offload")

@@ -152,7 +152,18 @@ def test_no_room_is_named_after_nothing(name: str) -> None:
     assert [m for m in MODULES if name in m.split(".")] == []
 
 
-OTHERS = (".git", ".venv", ".venv-paper", "mlruns", "dist", "build", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+OTHERS = (
+    ".git",
+    ".venv",
+    ".venv-paper",
+    "mlruns",
+    "dist",
+    "build",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+)
 TEXT = (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".csv", ".sh", ".cff", "")
 
 

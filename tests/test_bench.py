@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import __main__ as command
 from bench import material
@@ -121,7 +118,7 @@ def test_every_case_is_found_by_its_name() -> None:
 def test_vectors_that_differ_stop_the_bench() -> None:
     a = np.ones((2, 3, 4))
     assert equal_within(1e-5, [({"vectors": a}, {"vectors": a * (1 + 4e-6)})]) == "vectors: 4e-06 of 1e-05"
-    with pytest.raises(Differs, match="vectors differ by 1.0e-01 of the largest"):
+    with pytest.raises(Differs, match=r"vectors differ by 1\.0e-01 of the largest"):
         equal_within(1e-5, [({"vectors": a * 1.1}, {"vectors": a})])
     with pytest.raises(Differs, match="shapes"):
         equal_within(1e-5, [({"vectors": a}, {"vectors": a[:, :2]})])
@@ -138,7 +135,7 @@ def test_the_error_of_cosines_is_that_of_the_angle() -> None:
         close([({"vectors": exact}, {"vectors": turned})])
 
 
-@pytest.mark.parametrize(("planned_mib", "met"), [(85, True), (84, False), (115, True), (116, False)])
+@pytest.mark.parametrize(("planned_mib", "met"), [(86, True), (84, False), (114, True), (116, False)])
 def test_a_plan_is_good_within_fifteen_percent(planned_mib: int, met: bool) -> None:
     assert planned([sample(1, estimate=planned_mib * MIB)]).met is met
 
@@ -156,7 +153,7 @@ def test_a_checkpoint_of_holes_has_true_headers_and_takes_no_room(tmp_path: Path
     from safetensors import safe_open
 
     shape = SHAPES["llama8b"].reduced(layers=1, vocab=1024)
-    written(tmp_path / "holes", shape, "int8", holes=True)
+    written(tmp_path / "holes", shape, "int8", holes=("",))
     (file,) = (tmp_path / "holes").glob("*.safetensors")
     stored = {part.name: part for part in parts(shape, "int8")}
     assert file.stat().st_size > sum(part.nbytes for part in stored.values()) > 200 * MIB

@@ -166,6 +166,14 @@ def test_a_wrong_word_is_refused_with_what_was_allowed(word: str, told: str) -> 
     assert told in str(error.value)
 
 
+def test_the_primary_similarity_of_a_recorded_table_is_the_table_s() -> None:
+    words = ["model=recorded", "method=recorded", "method.path=paper70_published", "method.model=any"]
+    assert job_of(*words, "method.similarity=dot", "experiment.primary.similarity=dot")
+    with pytest.raises(ConfigError) as error:
+        job_of(*words, "experiment.primary.similarity=centred")
+    assert "experiment.primary.similarity is 'centred'; allowed: cosine." in str(error.value)
+
+
 def test_all_wrong_words_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         job_of("+model.foo=1", "method.pooling=meen", "statistics.seed=x")

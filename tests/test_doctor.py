@@ -140,7 +140,7 @@ def test_too_little_memory_is_told_with_need_and_rest(
     assert run(["doctor"]) == 1
     (text,) = told(capfd)["✗ memory"]
     # 91 MB of weights and what is computed beside them; of 50 MB free not all may be used
-    assert "minilm: needs about 0.1 GB of the host, of which it may use 0.0 GB" in text
+    assert re.search(r"minilm: needs about 1\d\d MB of the host, of which it may use [1-4]\d MB", text)
     assert "execution=streamed needs least" in text
 
 

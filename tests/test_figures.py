@@ -160,14 +160,56 @@ def test_runs_are_compared_in_one_figure(runs: int, tmp_path: Path) -> None:
     rows = [{"name": f"model{i}-layerwise-pie_oc", "delta": i / 10, "low": i / 10 - 0.1, "high": i / 10 + 0.1} for i in
             range(runs)]  # fmt: skip
     per_pair = {r["name"]: {f"pie_oc_{j:04}": float(rng.uniform(0.3, 0.9)) for j in range(14)} for r in rows}
-    check([figures.compare_runs(rows, per_pair, tmp_path / "compare.png")])
+    groups = {f"pie_oc_{j:04}": "cognate" if j < 10 else "control" for j in range(14)}
+    check([figures.compare_runs(rows, per_pair, groups, tmp_path / "compare.png")])
 
 
 def test_runs_without_intervals_or_shared_pairs_are_compared_too(tmp_path: Path) -> None:
     rows = [{"name": n, "delta": 0.1, "low": None, "high": None} for n in "ab"]
-    file = figures.compare_runs(rows, {"a": {"p1": 0.5}, "b": {"p2": 0.5}}, tmp_path / "compare.png")
+    file = figures.compare_runs(
+        rows, {"a": {"p1": 0.5}, "b": {"p2": 0.5}}, {"p1": "cognate", "p2": "cognate"}, tmp_path / "compare.png"
+    )
     with Image.open(file) as image:
         assert len(np.unique(np.asarray(image.convert("L")))) > 10
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that were drawn, as matplotlib has them."""
+    kept: list[Any] = []
+    save = figures._save
+    monkeypatch.setattr(figures, "_save", lambda fig, file: kept.append(fig) or save(fig, file))
+    return kept
+
+
+def test_pairs_of_runs_compared_have_the_colour_of_their_group(drawn: list[Any], tmp_path: Path) -> None:
+    rows = [{"name": n, "delta": 0.1, "low": None, "high": None} for n in "ab"]
+    values = {"p1": 0.1, "p2": 0.2, "p3": 0.3, "p4": 0.4}
+    groups = {"p1": "cognate", "p2": "shuffled", "p3": "control", "p4": "cognate"}
+    figures.compare_runs(
+        rows, {"a": values, "b": {**values, "p5": 0.5}}, {**groups, "p5": "cognate"}, tmp_path / "c.png"
+    )
+    right = drawn[0].axes[1]
+    found = {float(line.get_ydata()[0]): line.get_color() for line in right.get_lines()}
+    assert found[0.1] == found[0.4] == figures.BLUE
+    assert len({found[0.1], found[0.2], found[0.3]}) == 3
+    texts = [t.get_text() for t in right.get_legend().get_texts()]
+    assert texts == ["cognate (2)", "control (1)", "shuffled (1)"]
+
+
+def test_every_line_of_a_word_map_joins_the_two_words_of_a_pair(drawn: list[Any], tmp_path: Path) -> None:
+    pairs = pair_set([f"w{i}" for i in range(400)], ["control", "shuffled"], 200)
+    texts = texts_of(pairs)
+    places = np.random.default_rng(0).normal(size=(1, len(texts), 2)).astype(np.float32)  # its own plane, but turned
+    figures.word_map(Vectors(places, (0,), "float32"), texts, pairs, 0, tmp_path / "map.png")
+    lines = {c.get_label(): c.get_segments() for c in drawn[0].axes[0].collections if hasattr(c, "get_segments")}
+    assert {group: len(segments) for group, segments in lines.items()} == pairs.sizes
+    for group, segments in lines.items():
+        members = pairs.members(group)
+        length = np.linalg.norm(places[0, texts.a[members]] - places[0, texts.b[members]], axis=1)
+        assert np.linalg.norm(np.array(segments)[:, 1] - np.array(segments)[:, 0], axis=1) == pytest.approx(
+            length, rel=1e-5
+        )
 
 
 # ── a notebook's own settings ────────────────────────────────────────────────────────────────────────────
@@ -188,7 +230,7 @@ def notebook() -> Iterator[None]:
 def draw_both(folder: Path) -> None:
     draw(folder / "figures", depths=range(2), n=4, words=LATIN[:8])
     rows = [{"name": n, "delta": 0.1, "low": 0.0, "high": 0.2} for n in "ab"]
-    figures.compare_runs(rows, {n: {"p": 0.5} for n in "ab"}, folder / "compare.png")
+    figures.compare_runs(rows, {n: {"p": 0.5} for n in "ab"}, {"p": "control"}, folder / "compare.png")
 
 
 @pytest.mark.usefixtures("notebook")

@@ -202,7 +202,7 @@ def test_a_signed_address_that_has_run_out_is_asked_for_anew(server, written):
 
 
 def test_the_cache_comes_first_when_it_is_whole(server, written):
-    on_hub(server, written, "all").locate()
+    on_hub(server, written, "all").download()
     server.asked.clear()
     for fetch in ("cache", "rows", "all"):
         assert not Model("tiny", hub=HUB, fetch=fetch).locate().remote
@@ -238,8 +238,11 @@ def test_all_fetches_the_checkpoint_and_nothing_beside_it(server, files, request
         "pytorch_model.bin": b"pickle", "consolidated.safetensors": b"again", "original/consolidated.00.pth": b"x",
         "README.md": b"#", "modeling_tiny.py": b"raise SystemExit",
     }  # fmt: skip
-    found = model.locate()
-    assert not found.remote
+    coming = model.locate()
+    assert (coming.remote, coming.to_come) == (True, True)
+    assert all(a.sent <= 16384 for a in server.of("storage"))  # headers alone: preflight downloads nothing
+    found = model.download()
+    assert (found.remote, found.to_come) == (False, False)
     assert found.identity == f"commit:{COMMIT}"
     wanted = {f.name for f in folder.iterdir()} & {f.name for f in found.folder.iterdir()}
     assert {f.name for f in found.folder.iterdir()} == wanted

@@ -184,3 +184,50 @@ def test_the_peak_is_that_of_this_process_in_bytes() -> None:
     provenance.reset_peak_memory()
     now = psutil.Process().memory_info().rss
     assert 0.8 * now < provenance.peak_memory() < 1.5 * now
+
+
+# ── processors ───────────────────────────────────────────────────────────────────────────────────────────
+
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd85\n"
+X86 = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7B13\nstepping\t: 0\n"
+LSCPU = "Architecture: aarch64\nModel name:            Cortex-X925\nModel name:            Cortex-A725\n"
+
+
+@pytest.fixture
+def cpuinfo(monkeypatch: pytest.MonkeyPatch):
+    """cpuinfo(text of /proc/cpuinfo or None, what lscpu prints or None): a machine that has these."""
+
+    def pretend(text: str | None, lscpu: str | None) -> None:
+        def read_text(path: Path, *_: object, **__: object) -> str:
+            if text is None:
+                raise FileNotFoundError(path)
+            return text
+
+        def ran(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            if lscpu is None:
+                raise FileNotFoundError(words[0])
+            return subprocess.CompletedProcess(words, 0, lscpu, "")
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        monkeypatch.setattr(subprocess, "run", ran)
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+        monkeypatch.setattr(platform, "processor", lambda: "")
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("text", "lscpu", "name"),
+    [
+        (X86, None, "AMD EPYC 7B13"),
+        (ARM, LSCPU, "Cortex-X925 + Cortex-A725"),
+        (ARM, "Model name:  -\n", "aarch64, 0x41 part 0xd85"),
+        (ARM, None, "aarch64, 0x41 part 0xd85"),
+        (ARM.replace("CPU implementer\t: 0x41\n", ""), None, "aarch64, ? part 0xd85"),
+        ("processor: 0\n", None, "aarch64"),
+        (None, None, "aarch64"),
+    ],
+)
+def test_a_processor_has_a_name_on_every_machine(cpuinfo, text: str | None, lscpu: str | None, name: str) -> None:
+    cpuinfo(text, lscpu)
+    assert provenance._cpu() == name

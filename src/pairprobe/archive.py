@@ -158,13 +158,17 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
         import numpy as np
         from safetensors.numpy import save_file
 
-        (folder / "vectors").mkdir(parents=True, exist_ok=True)
+        file = folder / "vectors" / "vectors.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        mode = file.stat().st_mode & 0o777  # as this user's umask has it; safetensors lets only the owner read
         words = [{"text": t.text, "word": t.word.form, "lang": t.word.lang} for t in result.texts.texts]
         save_file(
             {"vectors": result.vectors.values, "depths": np.array(result.vectors.depths, dtype=np.int64)},
-            folder / "vectors" / "vectors.safetensors",
+            file,
             metadata={"texts": json.dumps(words, ensure_ascii=False), **result.vectors.about},
         )
+        file.chmod(mode)
 
 
 def similarity_rows(result: Result) -> list[dict[str, Any]]:

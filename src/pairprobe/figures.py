@@ -190,12 +190,15 @@ def _place(axis: Any, points: list[tuple[str, Any]], places: Any) -> None:
         taken.append(best[2])
 
 
-def compare_runs(rows: list[dict[str, Any]], per_pair: dict[str, dict[str, float]], file: Path) -> Path:
-    """Δ with its interval by run, and every pair's similarity in each run, joined.
+def compare_runs(
+    rows: list[dict[str, Any]], per_pair: dict[str, dict[str, float]], groups: dict[str, str], file: Path
+) -> Path:
+    """Δ with its interval by run, and every pair's similarity in each run, joined, in the colour of its group.
 
     Args:
         rows: one dict per run: name, delta, low, high (the last two may be None).
         per_pair: similarity by pair id, by run name.
+        groups: group by pair id.
     """
     fig, (left, right) = _figure(1, 2, (11.0, 1.6 + 0.5 * max(len(rows), 5)), width_ratios=(1, 1.3))
     places = np.arange(len(rows))[::-1]
@@ -208,12 +211,20 @@ def compare_runs(rows: list[dict[str, Any]], per_pair: dict[str, dict[str, float
     left.set_ylim(-0.6, len(rows) - 0.4)
     left.set_xlabel("Δ at each run's primary outcome, with interval")
     shared = [i for i in next(iter(per_pair.values()), {}) if all(i in values for values in per_pair.values())]
-    for pair in shared:
-        right.plot(range(len(rows)), [per_pair[r["name"]][pair] for r in rows], "o-", color="0.3", alpha=0.5)
+    names = sorted({groups[pair] for pair in shared}, key=lambda g: (g != COGNATE, g))
+    colours = _palette(names)
+    for group in names:
+        values = np.array([[per_pair[r["name"]][p] for r in rows] for p in shared if groups[p] == group])
+        lines = right.plot(
+            np.arange(len(rows)), values.T, "o-" if group == COGNATE else "s--", color=colours[group], alpha=0.5
+        )
+        lines[0].set_label(f"{group} ({len(values)})")
     right.set_xticks(range(len(rows)), [str(i + 1) for i in range(len(rows))])
     right.set_xlabel("run, in the order at the left")
     right.set_ylabel("similarity")
     right.set_title(f"{len(shared)} shared pairs", loc="left")
+    if names:
+        right.legend(frameon=False, fontsize=8, loc="best" if len(shared) <= SWARM else "upper right")
     return _save(fig, file)
 
 

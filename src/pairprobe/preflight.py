@@ -75,7 +75,8 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
             attempt("model", lambda: checkpoint.weights)
     if job.method.computes:
         placed = attempt("device", job.execution.place)
-        refusal = attempt("model", lambda: job.method.refuse(checkpoint, job.execution)) if checkpoint else None
+        able = checkpoint is not None and placed is not None
+        refusal = attempt("model", lambda: job.method.refuse(checkpoint, job.execution)) if able else None
         if refusal:
             problems.append(Problem("model", PairprobeError(refusal)))
         if not problems and texts is not None:

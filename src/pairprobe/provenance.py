@@ -118,13 +118,30 @@ def _driver() -> str:
 
 
 def _cpu() -> str:
+    """The processor's name; on Arm, whose kernel gives none, lscpu's, else its numbers: 'aarch64, 0x41 part 0xd4f'."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if said.get("model name"):
+        return said["model name"]
+    if "CPU part" in said:
+        return _lscpu() or f"{platform.machine()}, {said.get('CPU implementer', '?')} part {said['CPU part']}"
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _lscpu() -> str:
+    """The kinds of cores as lscpu names them, which knows Arm's numbers; '' where it does not."""
+    try:
+        done = subprocess.run(
+            ["lscpu"], capture_output=True, text=True, timeout=10, env={**os.environ, "LC_ALL": "C"}, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    names = [value.strip() for key, _, value in (line.partition(":") for line in done.stdout.splitlines())
+             if key.strip() == "Model name"]  # fmt: skip
+    return " + ".join(dict.fromkeys(n for n in names if n not in ("", "-")))
 
 
 def peak_memory() -> int:

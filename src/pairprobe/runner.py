@@ -48,6 +48,9 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
     plan, problems = preflight.check(job, timed=True)
     if plan is None:
         raise PairprobeError([line for p in problems for line in p.error.problems], problems[0].error.next_step)
+    if plan.checkpoint is not None and plan.checkpoint.to_come:
+        show.line("download", f"{job.model.hub}, {preflight.gigabytes(plan.checkpoint.nbytes)}")
+        plan = replace(plan, checkpoint=job.model.download())
     if plan.checkpoint is not None and job.model.sha256:
         plan.checkpoint.check_sha256(job.model.sha256)
     show.plan(job, plan)

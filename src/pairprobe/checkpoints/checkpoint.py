@@ -31,7 +31,8 @@ SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Config, tokenizer and weights in one folder. tensors: what the headers say, by stored name.
+    """Config, tokenizer and weights in one folder. tensors: what the headers say, by stored name. to_come: the weights
+    are on a server now and will be downloaded before they are used.
 
     Opening one reads config.json and the safetensors headers and nothing else.
     """
@@ -46,6 +47,7 @@ class Checkpoint:
     trust_remote_code: bool = False
     tokenizer_from: Path | None = None
     gguf: Path | None = None
+    to_come: bool = False
 
     @classmethod
     def open(

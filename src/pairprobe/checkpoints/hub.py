@@ -43,17 +43,21 @@ class Repository:
         path = self._asked(lambda: try_to_load_from_cache(self.hub, "config.json", revision=self.revision))
         return Path(path).parent if isinstance(path, str) else None
 
-    def rows(self) -> tuple[Path, list[Remote]]:
+    def rows(self, all_of_it: bool = False) -> tuple[Path, list[Remote]]:
         """The cache folder that now holds config, tokenizer and index, and the weight files on the hub.
 
+        all_of_it: everything is to be downloaded later; whether the disk has room for it is told now.
+
         Raises:
-            CheckpointError: gated, missing, offline, out of reach, no safetensors.
+            CheckpointError: gated, missing, offline, out of reach, no safetensors, no room.
         """
         from huggingface_hub import constants, get_token, hf_hub_url
 
         there, commit = self._listed()
         folder = self._sides(there, commit)
         names = self._weights(there, folder)
+        if all_of_it:
+            self._check_room(there, folder, names)
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else self._asked(get_token)
         web = Web(constants.ENDPOINT + "/", {"Authorization": f"Bearer {token}"} if token else {}, self._log_in)
         urls = {
@@ -66,13 +70,21 @@ class Repository:
         """The cache folder that now holds config, tokenizer and weights; what the cache has is not fetched again.
 
         Raises:
-            CheckpointError: as `rows`, or too little room on the disk (told before anything large is fetched).
+            CheckpointError: as `rows`; too little room on the disk is told before anything large is fetched.
         """
-        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub import snapshot_download
 
         there, commit = self._listed()
         folder = self._sides(there, commit)
         names = self._weights(there, folder)
+        self._check_room(there, folder, names)
+        patterns = [glob.escape(n) for n in names]
+        fetched = self._asked(lambda: snapshot_download(self.hub, revision=commit, allow_patterns=patterns))
+        return Path(fetched)
+
+    def _check_room(self, there: Mapping[str, int], folder: Path, names: Iterable[str]) -> None:
+        from huggingface_hub import constants
+
         lacking = sum(there[n] for n in names if not (folder / n).exists())
         place = Path(constants.HF_HUB_CACHE)
         free = shutil.disk_usage(next(p for p in (place, *place.absolute().parents) if p.exists())).free
@@ -82,9 +94,6 @@ class Repository:
                 f"where {free / 1e9:.1f} GB are free.",
                 "Set HF_HOME to a larger disk; or method=static with model.fetch=rows, which needs a few MB.",
             )
-        patterns = [glob.escape(n) for n in names]
-        fetched = self._asked(lambda: snapshot_download(self.hub, revision=commit, allow_patterns=patterns))
-        return Path(fetched)
 
     # ── its parts ────────────────────────────────────────────────────────────────────────────────────────
 

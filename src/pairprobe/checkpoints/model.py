@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
@@ -50,7 +50,9 @@ class Model:
         one_of("model.fetch", self.fetch, FETCH)
 
     def locate(self) -> Checkpoint:
-        """Find the checkpoint and read its config and headers (no weights); fetch=all downloads it first.
+        """Find the checkpoint and read its config and headers; no weights are read, or fetched.
+
+        With fetch=all and an incomplete cache it lies on the hub still, and `to_come` says so: see `download`.
 
         Raises:
             CheckpointError: not found, with the places looked at and how to get it; or found and unusable.
@@ -82,11 +84,10 @@ class Model:
             repository = Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code)
             cached = repository.cached()
             if self.fetch != "cache" and not (cached and _whole(cached)):
-                if self.fetch == "all":
-                    cached = repository.download()
-                else:
-                    cached, files = repository.rows()
-                    return self._open(cached, f"hub {self.hub}, rows only", cached.name, files)
+                everything = self.fetch == "all"
+                cached, files = repository.rows(everything)
+                where = f"hub {self.hub}, {'to be downloaded' if everything else 'rows only'}"
+                return replace(self._open(cached, where, cached.name, files), to_come=everything)
             if cached:
                 commit = cached.name if cached.parent.name == "snapshots" else None
                 try:
@@ -98,6 +99,12 @@ class Model:
             looked.append(f"hub cache for {self.hub} at {self.revision or 'main'}")
         looked.append("model.source (unset)")
         raise CheckpointError(f"{self.name}: not found. Looked in: {', '.join(looked)}.", self._get)
+
+    def download(self) -> Checkpoint:
+        """Fetch the whole checkpoint from the hub into its cache, with a bar for each file, and find it there."""
+        assert self.hub
+        Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code).download()
+        return self.locate()
 
     @property
     def _get(self) -> str:

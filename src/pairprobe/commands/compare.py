@@ -40,7 +40,8 @@ def main(words: list[str]) -> int:
 
 
 def _print(store: Store, runs: list[Any], show: Report) -> None:
-    primaries = [_primary_similarities(store, r) for r in runs]  # first: what cannot be read is told at once
+    groups: dict[str, str] = {}
+    primaries = [_primary_similarities(store, r, groups) for r in runs]  # first: what cannot be read is told at once
     names = _labels(runs)
     for number, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
         show.line("runs" if number == 1 else "", f"{number}  {name} · {run.info.run_id}", always=True)
@@ -108,7 +109,8 @@ def _print(store: Store, runs: list[Any], show: Report) -> None:
         }
         for name, r in zip(names, runs, strict=True)
     ]
-    figures.compare_runs(rows, {name: values for name, (_, _, values) in zip(names, primaries, strict=True)}, file)
+    per_pair = {name: values for name, (_, _, values) in zip(names, primaries, strict=True)}
+    figures.compare_runs(rows, per_pair, groups, file)
     show.line("figure", str(file), always=True)
 
 
@@ -137,9 +139,10 @@ def _outcomes(runs: list[Any]) -> dict[str, list[str]]:
     }
 
 
-def _primary_similarities(store: Store, run: Any) -> tuple[str, int, dict[str, float]]:
-    """(similarity, depth, value by pair id) of the run's primary outcome."""
+def _primary_similarities(store: Store, run: Any, groups: dict[str, str]) -> tuple[str, int, dict[str, float]]:
+    """(similarity, depth, value by pair id) of the run's primary outcome; adds each pair's group to `groups`."""
     rows = store.table(run.info.run_id, "tables/similarities.json")
+    groups.update((r["pair_id"], r["group"]) for r in rows)
     kinds = list(dict.fromkeys(r["similarity_kind"] for r in rows))
     kind = run.data.params.get("experiment.primary.similarity", kinds[0])
     kind = kind if kind in kinds else kinds[0]

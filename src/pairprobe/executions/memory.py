@@ -15,6 +15,8 @@ from pairprobe.executions import device as devices
 RESERVE_SHARE, RESERVE_LEAST = 0.1, 2**30
 #: Left alone on an accelerator.
 RESERVE_GPU = 512 * 2**20
+#: The limit counts addresses: stacks of threads, arenas and holes of the heap are addresses more than memory.
+ADDRESSES = 64 * 2**20
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt
 
 
@@ -58,7 +60,8 @@ def budget(device: str, gigabytes: float | None = None) -> Budget:
 def lacking(name: str, short: tuple[str, int, int]) -> str:
     """What to say of `Budget.short`."""
     where, wanted, there = short
-    return f"{name}: needs about {wanted / 1e9:.1f} GB of {where}, of which it may use {there / 1e9:.1f} GB."
+    need, may = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (wanted, there))
+    return f"{name}: needs about {need} of {where}, of which it may use {may}."
 
 
 @contextlib.contextmanager
@@ -77,7 +80,7 @@ def limited(nbytes: int, device: str) -> Iterator[None]:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = taken + nbytes
+    limit = taken + nbytes + nbytes // 8 + ADDRESSES
     if before[0] != resource.RLIM_INFINITY:
         limit = min(limit, before[0])
     try:

@@ -146,7 +146,12 @@ class Rates:
 
 
 def reading_rate(parts: Sequence[Stored]) -> Rates:
-    """Read a few MB from three places of a checkpoint's files. What was not in the machine's cache leaves it again."""
+    """Read a few MB from three places of a checkpoint's files. What was not in the machine's cache leaves it again.
+
+    Files that are still to be downloaded are taken to be read at 1 GB/s.
+    """
+    if not all(part.file.exists() for part in parts):
+        return Rates(1e9, False)
     large = sorted(parts, key=lambda p: -p.nbytes)[: max(1, len(parts) // 4)]
     chosen = [large[i * (len(large) - 1) // 2] for i in range(3)] if large else []
     nbytes, seconds, warm = 0, 1e-9, 0

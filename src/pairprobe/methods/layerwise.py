@@ -32,7 +32,7 @@ class Layerwise(Pooling):
 
     def refuse(self, checkpoint: Checkpointed, execution: Execution) -> str | None:
         """Why this method cannot measure this checkpoint this way, or None."""
-        if checkpoint.remote:
+        if checkpoint.remote and not checkpoint.to_come:
             return (
                 f"{checkpoint.name}: its weights are not on this machine, and every layer would be fetched. "
                 "Download it first: model.fetch=all (hub), or model.source=/models/…"

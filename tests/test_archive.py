@@ -1,0 +1,46 @@
+"""What a run's files are like on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from groups import FAST, pair_set, similarities
+from safetensors.numpy import load_file
+
+from pairprobe import archive, figures
+from pairprobe.records import Result, Text, Texts, Vectors
+from pairprobe.verdict import verdict
+
+
+@pytest.fixture
+def result() -> Result:
+    pairs = pair_set(4, 3)
+    words = [w for p in pairs.pairs for w in (p.a, p.b)]
+    index = np.arange(len(words))
+    texts = Texts(tuple(Text(w.form, 0, len(w.form), w) for w in words), index[::2], index[1::2], "{word}")
+    vectors = Vectors(np.arange(28, dtype=np.float32).reshape(1, 14, 2), (0,), "float32")
+    measured = similarities(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.1, 0.2, 0.4]))
+    test = FAST.test(measured, pairs)["control"]
+    return Result(
+        texts, None, None, vectors, None, pairs, {"cosine": measured}, {("cosine", "control"): test},
+        verdict(test, pairs, -1),
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_vectors_can_be_read_by_whom_the_umask_lets(
+    umask: int, mode: int, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "draw_all", lambda *_: None)
+    before = os.umask(umask)
+    try:
+        archive.write_result(tmp_path, result, vectors=True)
+    finally:
+        os.umask(before)
+    file = tmp_path / "vectors" / "vectors.safetensors"
+    assert file.stat().st_mode & 0o777 == mode
+    assert load_file(file)["vectors"].tolist() == result.vectors.values.tolist()

@@ -1,0 +1,180 @@
+"""Memory and the machine's file cache: within the budget whatever the size, and no page left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import tokens_of, write
+
+from pairprobe.checkpoints.checkpoint import Checkpoint
+from pairprobe.errors import ExecutionError
+from pairprobe.executions import streamed
+from pairprobe.executions.cache import resident
+from pairprobe.executions.feeder import Feeder
+from pairprobe.executions.memory import Budget
+from pairprobe.executions.planning import Sizes, needs
+from pairprobe.executions.streamed import Streamed
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and mincore are Linux's")
+CPU = Streamed(device="cpu", dtype="float32", threads=1)
+WIDE = {"hidden_size": 256, "intermediate_size": 2048, "num_hidden_layers": 12}
+
+CHILD = """
+    import json, re, sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    import numpy as np, torch
+    torch.set_num_threads(1)
+    from small_models import tokens_of
+    from pairprobe.checkpoints.checkpoint import Checkpoint
+    from pairprobe.executions.streamed import Streamed
+    from pairprobe.methods.layerwise import Layerwise
+    from pairprobe.errors import PairprobeError
+
+    def status(name):
+        return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+    checkpoint = Checkpoint.open(Path({folder!r}))
+    tokens = tokens_of(checkpoint).select([i % 8 for i in range({texts})])
+    execution = Streamed(device="cpu", dtype="float32", threads=1, memory={memory!r})
+    estimate = execution.estimate(checkpoint, tokens.lengths)
+    passes = []
+    whole = Streamed.forward
+    Streamed.forward = lambda self, *args: (passes.append(1), whole(self, *args))[1]
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    said = {{}}
+    try:
+        vectors, _ = Layerwise(depths=[-1]).vectors(checkpoint, tokens, execution)
+        np.save({out!r}, vectors.values)
+    except PairprobeError as error:
+        said["error"] = f"{{type(error).__name__}}: {{error.problems[0]}}"
+    said |= dict(estimate=estimate.host, passes=len(passes), peak=status("VmHWM") - before, planned=estimate.passes)
+    print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """96 MB in 12 layers."""
+    return write("llama", tmp_path_factory.mktemp("large") / "llama", **WIDE)
+
+
+def child(folder: Path, memory: float | None, texts: int, out: Path) -> dict:
+    code = textwrap.dedent(CHILD).format(
+        tests=str(Path(__file__).parent), folder=str(folder), memory=memory, texts=texts, out=str(out)
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=200)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@linux
+def test_a_checkpoint_larger_than_its_budget_runs_within_it_in_several_passes_with_the_same_numbers(large, tmp_path):
+    free = child(large, None, 600, tmp_path / "free.npy")
+    tight = child(large, 0.06, 600, tmp_path / "tight.npy")
+    assert free["passes"] == 1
+    assert tight["passes"] > 1
+    assert tight["peak"] <= 0.06e9 < free["peak"]
+    assert Checkpoint.open(large).nbytes > 1.3 * 0.06e9
+    a, b = np.load(tmp_path / "free.npy"), np.load(tmp_path / "tight.npy")
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()
+
+
+@linux
+def test_what_does_not_fit_at_all_is_said_before_anything_is_read(large, tmp_path):
+    said = child(large, 0.02, 8, tmp_path / "none.npy")
+    assert re.match(r"ExecutionError: llama: needs about \d\d MB of the host, of which it may use 20 MB", said["error"])
+    assert said["peak"] < 0.02e9
+
+
+def test_memory_that_vanishes_during_the_run_is_an_error_of_ours(large, monkeypatch):
+    checkpoint = Checkpoint.open(large)
+
+    def vanished(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    monkeypatch.setattr(streamed, "finite", vanished)
+    with pytest.raises(ExecutionError, match="cpu is out of memory"):
+        CPU.forward(checkpoint, tokens_of(checkpoint), lambda *_: None)
+
+
+# ── planning ─────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZES = Sizes(buffer=100, outside=0, slots=0, width=1, widest=1, expert=0, itemsize=4)
+
+
+def test_first_no_reading_ahead_then_smaller_batches_then_several_passes():
+    lengths = np.full(64, 16)
+    of = replace(SIZES, buffer=50 * 2**20, widest=2**14, width=2**10)
+    most = needs(of, lengths, "cpu", 1024, Budget(2**60))
+    assert (most.buffers, most.batch_tokens, len(most.chunks)) == (2, 1024, 1)
+    one = needs(of, lengths, "cpu", 1024, Budget(most.host - 1))
+    assert (one.buffers, one.batch_tokens, len(one.chunks)) == (1, 1024, 1)
+    small = needs(of, lengths, "cpu", 1024, Budget(one.host - 1))
+    assert small.batch_tokens < 1024
+    least = needs(of, lengths, "cpu", 1024, Budget(0))
+    assert (least.buffers, least.batch_tokens, len(least.chunks)) == (1, 16, 64)
+    several = needs(of, lengths, "cpu", 1024, Budget(least.host + 1))
+    assert several.host <= least.host + 1
+    assert sorted(int(i) for c in several.chunks for i in c) == list(range(64))
+
+
+# ── the machine's file cache ─────────────────────────────────────────────────────────────────────────────
+
+
+def evict(file: Path) -> bool:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        pages = resident(stream.fileno())
+    return pages is not None and not pages.any()
+
+
+def in_cache(file: Path) -> np.ndarray:
+    with file.open("rb") as stream:
+        pages = resident(stream.fileno())
+    assert pages is not None
+    return pages
+
+
+@linux
+@pytest.mark.parametrize("drop", [True, False])
+def test_pages_that_were_not_in_the_cache_leave_it_again(large, drop):
+    checkpoint = Checkpoint.open(large)
+    (file,) = {t.file for t in checkpoint.tensors.values()}
+    if not evict(file):
+        pytest.skip("this file system keeps its pages")
+    parts = [[t] for t in checkpoint.tensors.values()]
+    feeder = Feeder(parts, "cpu", drop=drop)
+    total = sum(int(tensors[0].view(torch.uint8).sum(dtype=torch.int64)) for tensors in feeder)
+    assert feeder.read_bytes == checkpoint.nbytes
+    assert total
+    assert in_cache(file).mean() < 0.01 if drop else in_cache(file).mean() > 0.9
+
+
+@linux
+def test_pages_that_were_in_the_cache_stay(large):
+    checkpoint = Checkpoint.open(large)
+    (file,) = {t.file for t in checkpoint.tensors.values()}
+    if not evict(file):
+        pytest.skip("this file system keeps its pages")
+    start, size = 20 * 2**20, 8 * 2**20
+    with file.open("rb", buffering=0) as stream:
+        os.preadv(stream.fileno(), [bytearray(size)], start)
+    before = in_cache(file)
+    assert before[start // 4096 : (start + size) // 4096].all()
+    for _ in Feeder([[t] for t in checkpoint.tensors.values()], "cpu", drop=True):
+        pass
+    after = in_cache(file)
+    assert after[before].all()
+    assert after[~before].mean() < 0.01
