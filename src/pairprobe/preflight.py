@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pairprobe.config import Job
-from pairprobe.errors import ConfigError, PairprobeError, one_of
+from pairprobe.errors import ConfigError, PairprobeError
 from pairprobe.records import Estimate, PairSet
 from pairprobe.tokens import tokenise
 
@@ -60,7 +60,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     if not job.method.uses_model:
         if pairs is not None:
             attempt("recorded", lambda: job.method.similarities(pairs))
-        attempt("primary", lambda: _check_primary(job, (job.method.depth,), [job.method.similarity]))
+        attempt("primary", lambda: _check_primary(job, (job.method.depth,)))
         plan = Plan(pairs) if pairs is not None else None
         return (plan if not problems else None), problems
 
@@ -70,7 +70,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     if checkpoint is not None:
         depths = attempt("method", lambda: job.method.depths_of(checkpoint))
         if depths is not None:
-            attempt("primary", lambda: _check_primary(job, depths, [s.name for s in job.similarities]))
+            attempt("primary", lambda: _check_primary(job, depths))
         if not job.method.computes:
             attempt("model", lambda: checkpoint.weights)
     if job.method.computes:
@@ -101,9 +101,8 @@ def _estimate(job: Job, checkpoint: Any, texts: Any, timed: bool) -> tuple[Any, 
     return execution, execution.estimate(checkpoint, lengths, timed)
 
 
-def _check_primary(job: Job, depths: tuple[int, ...], similarities: list[str]) -> None:
+def _check_primary(job: Job, depths: tuple[int, ...]) -> None:
     primary = job.experiment.primary
-    one_of("experiment.primary.similarity", primary.similarity, similarities)
     if primary.depth not in depths and not -len(depths) <= primary.depth < 0:
         raise ConfigError(
             f"experiment.primary.depth is {primary.depth}; measured are {', '.join(map(str, depths))}, and negative "
