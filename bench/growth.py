@@ -29,7 +29,7 @@ WIDTHS = (512, 1024, 2048, 4096)  # of 4 layers of Llama's proportions: 0.03 to 
 OURS, THEIRS = "pairprobe, streamed", "AutoModel, one batch"
 WHOLE_TEXTS = 1000  # more states than that at once are not asked of the other side
 TIMES = 3
-THREADS = 2
+THREADS = 1  # these layers are small: with more, threads would mostly wait for each other
 
 
 def points() -> list[tuple[str, float, Shape, int]]:
