@@ -242,11 +242,11 @@ class Checkpoint:
         except Exception as error:
             raise CheckpointError(f"{self.name}: its tokenizer cannot be read ({_first_line(error)}).") from error
 
-    def empty_model(self, dtype: str = "float32", attention: str | None = None) -> Any:
+    def empty_model(self, dtype: str = "float32", attention: str | None = None, short: bool = False) -> Any:
         """The base model without its weights: large parameters on the meta device, buffers real and on the CPU.
 
         Buffers that no file stores (rotary frequencies, position ids, embedding scales) are thus what transformers
-        itself computes, on a real device and in its own precision. dtype: of the parameters.
+        itself computes, on a real device and in its own precision. dtype: of the parameters. short: with one layer only.
         """
         import torch
         from torch.overrides import TorchFunctionMode
@@ -270,6 +270,10 @@ class Checkpoint:
                 )
             config.quantization_config = None  # the formats are ours to read
             for part in (config, config.get_text_config()):
+                if short:
+                    part.num_hidden_layers = 1
+                    if getattr(part, "layer_types", None):
+                        part.layer_types = part.layer_types[:1]
                 part._experts_implementation = "eager"  # one expert after the other: each is read when it is needed
             with EmptyOnMeta():
                 return AutoModel.from_config(
@@ -301,7 +305,10 @@ class Checkpoint:
     @cached_property
     def embedding_name(self) -> str:
         """Stored name of the input embedding table, found through the model's own modules."""
-        model = self.empty_model()
+        try:
+            model = self.empty_model(short=True)  # eighty layers take most of a second
+        except CheckpointError:
+            model = self.empty_model()
         table = model.get_input_embeddings()
         if table is None:
             raise CheckpointError(f"{self.name}: the model names no input embedding.")

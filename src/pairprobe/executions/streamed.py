@@ -18,7 +18,7 @@ from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, budget, lacking, limited, retained
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
-from pairprobe.executions.products import Workshop
+from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
@@ -111,6 +111,7 @@ class Streamed:
             "device": device.partition(":")[0],
             "dtype": devices.dtype_for(self.dtype, device),
             "attention": self.attention,
+            "products": product_library(device, getattr(torch, devices.dtype_for(self.dtype, device))),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
