@@ -1,0 +1,187 @@
+"""The plan of a run, what auto chooses, and large checkpoints down the whole corridor to MLflow."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from small_models import tokens_of, write
+
+from bench.twins import quantise_folder
+from pairprobe.checkpoints.checkpoint import Checkpoint
+from pairprobe.commands.main import run
+from pairprobe.executions import streamed
+from pairprobe.executions.auto import SMALL, Auto
+from pairprobe.executions.feeder import Feeder
+from pairprobe.executions.memory import Budget
+
+WIDER = {"hidden_size": 64, "intermediate_size": 96}
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write("llama", tmp_path_factory.mktemp("models") / "dense", **WIDER)
+
+
+@pytest.fixture(scope="module")
+def int8(dense: Path) -> Path:
+    return quantise_folder(dense, dense.parent / "int8", "int8")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many layers each streamed pass of this test read."""
+    passes: list[int] = []
+    begin = Feeder.__init__
+
+    def watched(self: Feeder, layers: list, *args: object, **more: object) -> None:
+        passes.append(len(layers))
+        begin(self, layers, *args, **more)
+
+    monkeypatch.setattr(Feeder, "__init__", watched)
+    return passes
+
+
+def words_for(folder: Path, *more: str) -> list[str]:
+    return ["model=local", f"model.source={folder}", "execution.device=cpu", "template=bare", *more]
+
+
+def runs_of(home: Path) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    ids = [e.experiment_id for e in client.search_experiments()]
+    return client.search_runs(ids, order_by=["attributes.start_time ASC"])
+
+
+# ── plan ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_plan_shows_both_ways_marks_the_chosen_one_and_says_why(dense: Path, home: Path, capfd) -> None:
+    assert run(["plan", *words_for(dense)]) == 0
+    said = capfd.readouterr().out
+    rows = {line.split()[0]: line for line in said.splitlines() if line.startswith(("resident", "streamed"))}
+    assert set(rows) == {"resident", "streamed"}
+    assert "←" in rows["resident"]
+    assert "←" not in rows["streamed"]
+    assert all(re.search(r"about \d+ s", row) for row in rows.values())
+    assert "Small and dense: run whole." in said
+    assert list(home.iterdir()) == []  # nothing was loaded, written or recorded
+
+
+def test_a_plan_of_a_quantised_checkpoint_says_what_it_is_stored_as(int8: Path, capfd) -> None:
+    assert run(["plan", *words_for(int8)]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "compressed-tensors int8" in said
+    assert re.search(r"\d+\.\d bits per weight, unquantised: ", said)
+    assert re.search(r"streamed ← ", said)
+    assert "cannot: " in said  # resident
+    assert "Only layer by layer is possible." in said
+
+
+def test_a_plan_of_static_says_that_nothing_is_run(int8: Path, capfd) -> None:
+    assert run(["plan", *words_for(int8, "method=static")]) == 0
+    assert "embedding rows only; no model is run" in capfd.readouterr().out
+
+
+def test_a_plan_of_a_sweep_shows_each_of_its_runs(int8: Path, capfd) -> None:
+    assert run(["plan", "-m", *words_for(int8, "execution.activations=as_stored,weight_only")]) == 0
+    assert capfd.readouterr().out.count("←") == 2
+
+
+def test_a_plan_that_cannot_be_run_says_why(capfd) -> None:
+    assert run(["plan", "model=llama70b_int8"]) == 2
+    assert "not found" in capfd.readouterr().err
+
+
+def test_a_plan_knows_no_flags_of_hydra(capfd) -> None:
+    assert run(["plan", "--cfg", "job"]) == 2
+    assert "plan does not know --cfg" in capfd.readouterr().err
+
+
+def test_too_little_memory_is_told_before_anything_starts(int8: Path, home: Path, capfd) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(words_for(int8, "execution.memory=0.01"))
+    assert left.value.code == 2
+    said = capfd.readouterr().err
+    assert re.search(r"needs about \d+ MB of the host, of which it may use 10 MB", " ".join(said.split()))
+    assert not (home / "mlflow.db").exists()
+
+
+# ── auto ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_auto_runs_small_dense_models_whole_and_everything_else_by_layer(dense: Path, int8: Path, monkeypatch) -> None:
+    auto, lengths = Auto(device="cpu"), np.array([5])
+    assert auto.settle(Checkpoint.open(dense), lengths).name == "resident"
+    assert auto.settle(Checkpoint.open(int8), lengths).name == "streamed"
+    large = Checkpoint.open(dense)
+    monkeypatch.setattr("pairprobe.executions.auto.SMALL", 1000)
+    assert auto.settle(large, lengths).name == "streamed"
+    assert SMALL == 512 * 2**20  # as decision 10 has it
+
+
+def test_auto_runs_whole_what_cannot_be_taken_apart(tmp_path: Path, monkeypatch) -> None:
+    # Its states change between the layers for a streamed run; whole it is as good as any.
+    checkpoint = Checkpoint.open(write("llama", tmp_path / "odd"))
+    monkeypatch.setattr("pairprobe.executions.auto.SMALL", 0)
+    monkeypatch.setattr(streamed.Streamed, "refuse", lambda *_: "cannot be taken apart")
+    assert Auto(device="cpu").settle(checkpoint, tokens_of(checkpoint).lengths).name == "resident"
+
+
+# ── the corridor ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_quantised_checkpoint_goes_down_the_whole_corridor_and_says_what_it_was(int8: Path, home: Path) -> None:
+    assert run(words_for(int8, "--quiet")) == 0
+    (done,) = runs_of(home)
+    tags = done.data.tags
+    assert done.info.status == "FINISHED"
+    assert (tags["execution"], tags["computed_in"], tags["passes"]) == ("streamed", "float32", "1")
+    assert "compressed-tensors int8" in tags["checkpoint_formats"]
+    assert float(tags["checkpoint_bits_per_weight"]) > 8
+    assert set(tags["checkpoint_unquantised"].split(", ")) == {"embeddings", "head", "norms"}
+    assert done.data.params["execution.activations"] == "as_stored"
+    assert done.data.metrics["time/read"] >= 0
+
+
+def test_the_same_texts_again_read_nothing_and_reproduce_reads_everything(
+    int8: Path, home: Path, reads: list[int], capfd
+) -> None:
+    assert run(words_for(int8)) == 0
+    assert run(words_for(int8, "similarity=[cosine]", "experiment.primary.depth=1")) == 0
+    assert reads == [3]
+    assert "texts were kept from an earlier run" in capfd.readouterr().out
+    first, second = runs_of(home)
+    assert "kept" not in " ".join(first.data.tags)
+    assert "kept from an earlier run" in second.data.tags["vectors.kept"]
+    for kept in (first, second):
+        assert run(["reproduce", kept.info.run_id]) == 0
+    assert reads == [3, 3, 3]
+    assert run(words_for(int8, "execution.resume=false", "--quiet")) == 0
+    assert reads == [3, 3, 3, 3]
+
+
+def test_memory_that_vanishes_during_a_run_fails_that_run_alone(int8: Path, home: Path, capfd, monkeypatch) -> None:
+    planned = streamed.Streamed.forward
+
+    def less_now(self: streamed.Streamed, *args: object) -> object:
+        monkeypatch.setattr(streamed, "budget", lambda *_: Budget(1000))
+        return planned(self, *args)
+
+    monkeypatch.setattr(streamed.Streamed, "forward", less_now)
+    assert run(words_for(int8)) == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "of the host, of which it may use 0 MB" in said
+    assert "Traceback" not in said
+    (failed,) = runs_of(home)
+    assert failed.info.status == "FAILED"
+
+
+def test_weight_only_and_as_stored_are_told_apart(int8: Path, home: Path) -> None:
+    assert run(["-m", *words_for(int8, "execution.activations=as_stored,weight_only", "--quiet")]) == 0
+    one, other = (r.data.metrics["mean_cognate"] for r in runs_of(home))
+    assert one != other
+    assert abs(one - other) < 0.2
