@@ -246,7 +246,7 @@ class Checkpoint:
         """The base model without its weights: large parameters on the meta device, buffers real and on the CPU.
 
         Buffers that no file stores (rotary frequencies, position ids, embedding scales) are thus what transformers
-        itself computes, on a real device and in its own precision. dtype: of the parameters. short: with one layer only.
+        itself computes, on a real device and in its own precision. dtype: of the parameters. short: one layer only.
         """
         import torch
         from torch.overrides import TorchFunctionMode
