@@ -28,9 +28,11 @@ from bench.twins import dequantised_twin, quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.errors import CheckpointError, ExecutionError
+from pairprobe.executions import feeder, products, stream
 from pairprobe.executions.resident import Resident
 from pairprobe.executions.streamed import Streamed
 from pairprobe.records import Tokens, Usage
+from pairprobe.rooms import Activations
 
 TOLERANCE = 1e-5
 States = dict[tuple[int, int], np.ndarray]
@@ -427,3 +429,100 @@ def test_what_stops_a_layer_stops_the_reading_and_closes_the_files(opened, error
         named = [str(link.readlink()) for link in open_files.iterdir() if link.is_symlink()]
         assert not any(name.startswith(str(checkpoint.folder)) for name in named)
     assert far(observed(CPU, checkpoint, tokens), own(checkpoint.folder, tokens)) <= TOLERANCE  # and again
+
+
+# ── found by a reader who wished us ill ──────────────────────────────────────────────────────────────────
+
+
+def test_gate_and_up_keep_their_places_however_the_header_orders_them(tmp_path):
+    folder = write("mixtral", tmp_path / "mixtral")
+    checkpoint = Checkpoint.open(folder)
+    tokens = tokens_of(checkpoint)
+    expected = observed(CPU, checkpoint, tokens)
+    turned = replace(checkpoint, tensors=dict(reversed(checkpoint.tensors.items())))
+    found = observed(CPU, turned, tokens)
+    assert all(np.array_equal(found[place], expected[place]) for place in expected)
+
+
+def test_a_parameter_that_is_stored_twice_is_refused(tmp_path):
+    folder = write("llama", tmp_path / "twice")
+    file = folder / "model.safetensors"
+    stored = load_file(file)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    save_file({**stored, name.removeprefix("model."): stored[name] * 2}, file, metadata={"format": "pt"})
+    checkpoint = Checkpoint.open(folder)
+    with pytest.raises(CheckpointError, match=r"is stored twice: as .*q_proj\.weight and as .*q_proj\.weight"):
+        observed(CPU, checkpoint, tokens_of(checkpoint))
+
+
+def test_the_reading_thread_may_fill_what_was_made_in_inference_mode(tmp_path, monkeypatch):
+    # Inference mode is each thread's own. On CUDA that thread copies into buffers the computing one has made.
+    checkpoint = Checkpoint.open(write("llama", tmp_path / "llama"))
+    modes = []
+    read = feeder.Feeder._read
+
+    def watched(self, parts, buffer):
+        modes.append(torch.is_inference_mode_enabled())
+        read(self, parts, buffer)
+
+    monkeypatch.setattr(feeder.Feeder, "_read", watched)
+    observed(CPU, checkpoint, tokens_of(checkpoint))
+    assert modes == [True] * LAYERS
+
+
+@pytest.mark.parametrize("columns", [16, 1024, 1500, 5000])
+def test_integer_sums_are_exact_where_the_processors_own_are_not(columns, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-128, 128, (20, columns), dtype=torch.int8, generator=generator)
+    q = torch.randint(-128, 128, (24, columns), dtype=torch.int8, generator=generator)
+    x[0], q[0], x[1], q[1] = 127, 127, -128, -128
+    exact = (x.double() @ q.double().t()).to(torch.int32)
+    monkeypatch.setattr(products, "exact_int8", lambda _device: False)
+    assert torch.equal(products.integer_sums(x, q), exact)
+    monkeypatch.undo()
+    assert torch.equal(products.integer_sums(x, q), exact)
+
+
+def test_states_that_depend_on_the_batch_are_not_kept(tmp_path):
+    checkpoint = Checkpoint.open(write("llama", tmp_path / "llama"))
+    assert CPU.key(checkpoint) is not None
+    asked = {n: replace(w, activations=Activations("int8", "tensor")) for n, w in checkpoint.weights.items()}
+    object.__setattr__(checkpoint, "weights", asked)
+    assert CPU.key(checkpoint) is None
+    assert replace(CPU, activations="weight_only").key(checkpoint) is not None
+
+
+def test_a_kind_of_activations_that_is_not_computed_is_told_before_the_run(tmp_path):
+    checkpoint = Checkpoint.open(write("llama", tmp_path / "llama"))
+    asked = {n: replace(w, activations=Activations("fp8 bounded")) for n, w in checkpoint.weights.items()}
+    object.__setattr__(checkpoint, "weights", asked)
+    assert "fp8 bounded" in CPU.refuse(checkpoint)
+    assert "weight_only" in CPU.refuse(checkpoint)
+
+
+def test_states_that_cannot_all_be_taken_up_are_not_taken_up_at_all(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.open(write("llama", tmp_path / "llama"))
+    tokens = tokens_of(checkpoint)
+    taken = stream.taken_apart(checkpoint, "float32", "sdpa")
+    with torch.inference_mode():
+        taken.settle("cpu", torch.float32, np.unique(np.concatenate([t.ids for t in tokens.of])))
+        work = [stream.enter(taken.sequence, tokens, np.array([row]), "cpu") for row in range(len(tokens))]
+        file = tmp_path / "state-002"
+        stream.save(work, tokens, file)
+        before = [batch.states.clone() for batch in work]
+        for batch in work:
+            batch.states = batch.states + 1
+        calls, take = [], torch.frombuffer
+
+        def fails_later(*args: object, **more: object) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 3:
+                raise OSError("the disk")
+            return take(*args, **more)
+
+        monkeypatch.setattr(torch, "frombuffer", fails_later)
+        with pytest.raises(OSError, match="the disk"):
+            stream.restore(file, work, tokens)
+        monkeypatch.undo()
+        assert all(torch.equal(b.states, old + 1) for b, old in zip(work, before, strict=True))
+    stream.forget()

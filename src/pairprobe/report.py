@@ -251,6 +251,8 @@ class Report:
 def planned(estimate: Estimate, checkpoint: Any) -> str:
     """One line: how it will be run, and what that takes."""
     memory = f"needs about {gigabytes(estimate.host)}"
+    if estimate.may:
+        memory += f" of {gigabytes(estimate.may)} it may use"
     if estimate.gpu:
         memory += f" and {gigabytes(estimate.gpu)} on {estimate.device}"
     parts = [

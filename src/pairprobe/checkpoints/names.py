@@ -46,24 +46,28 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
     found: dict[str, Weight | Experts] = {}
     joined: dict[str, dict[str, list[tuple[str, Weight]]]] = {}
     operations: dict[str, list[str]] = {}
+    source: dict[str, str] = {}
+    problems: list[str] = []
     for name, weight in weights.items():
         target, converter = rename(name)
         if target not in wanted or not target.startswith(within):
             continue
         if converter is None:
-            found[target] = weight
+            if target in source:
+                problems.append(f"{target} is stored twice: as {source[target]} and as {name}.")
+            found[target], source[target] = weight, name
         else:
-            pattern, steps = converter
-            joined.setdefault(target, {}).setdefault(pattern, []).append((name, weight))
+            pattern, patterns, steps = converter
+            # in the converter's order, which is the parameter's: gate before up, however the header has them
+            joined.setdefault(target, {p: [] for p in patterns})[pattern].append((name, weight))
             operations[target] = steps
-    problems = []
     for target, by_pattern in joined.items():
         steps = operations[target]
-        if steps not in (["MergeModulelist"], ["MergeModulelist", "Concatenate"]):
+        if steps not in (["MergeModulelist 0"], ["MergeModulelist 0", "Concatenate 1"]):
             problems.append(f"{target}: its parts are joined by {', '.join(steps)}, which is not read here.")
             continue
         columns = [[w for _, w in sorted(column, key=lambda c: _natural(c[0]))] for column in by_pattern.values()]
-        if len({len(c) for c in columns}) != 1:
+        if len({len(c) for c in columns}) != 1 or not columns[0]:
             problems.append(f"{target}: its experts are not all stored ({[len(c) for c in columns]}).")
             continue
         found[target] = Experts(tuple(zip(*columns, strict=True)))
@@ -86,7 +90,7 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
 
 
 def _renamer(model: torch.nn.Module, wanted: Mapping[str, Any]) -> Any:
-    """name → (parameter, None), or (parameter, (pattern, operations)) where several stored weights are joined."""
+    """name → (parameter, None), or (parameter, (pattern, patterns, operations)) where several stored weights are joined."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, rename_source_key
 
@@ -95,12 +99,13 @@ def _renamer(model: torch.nn.Module, wanted: Mapping[str, Any]) -> Any:
     renamings = [c for c in conversions if not isinstance(c, WeightConverter)]
     prefix = str(getattr(model, "base_model_prefix", ""))
 
-    def rename(name: str) -> tuple[str, tuple[str, list[str]] | None]:
+    def rename(name: str) -> tuple[str, tuple[str, list[str], list[str]] | None]:
         target, pattern = rename_source_key(name, renamings, converters, prefix, wanted)
         if pattern is None:
             return target, None
         used = next(c for c in converters if pattern in c.source_patterns)
-        return target, (pattern, [type(step).__name__ for step in used.operations])
+        steps = [f"{type(step).__name__} {getattr(step, 'dim', '')}".strip() for step in used.operations]
+        return target, (pattern, list(used.source_patterns), steps)
 
     return rename
 

@@ -12,12 +12,13 @@ from pairprobe.checkpoints.weight import Weight
 @dataclass(frozen=True)
 class Storage:
     """formats: format → (weights, values, bytes), most bytes first. unquantised: kinds of weights that are dense in a
-    checkpoint that has quantised ones."""
+    checkpoint that has quantised ones. activations: kind and scale of quantised inputs → weights that ask for them."""
 
     formats: dict[str, tuple[int, int, int]]
     unquantised: tuple[str, ...]
     values: int
     nbytes: int
+    activations: dict[str, int]
 
     @property
     def bits(self) -> float:
@@ -40,6 +41,8 @@ class Storage:
             "stored_as": self.summary,
             "formats": "; ".join(each),
             "bits_per_weight": f"{self.bits:.2f}",
+            "activations": "; ".join(f"{kind}: {count} weights" for kind, count in self.activations.items())
+            or "as they are",
             "unquantised": ", ".join(self.unquantised) or "everything",
         }
 
@@ -54,7 +57,12 @@ def storage(weights: Mapping[str, Weight]) -> Storage:
     quantised = any(not w.dense for w in weights.values())
     dense = dict.fromkeys(_kind(name, w) for name, w in weights.items() if w.dense) if quantised else {}
     total = [sum(entry[i] for entry in formats.values()) for i in (1, 2)]
-    return Storage(ordered, tuple(dense), total[0], total[1])
+    inputs: dict[str, int] = {}
+    for weight in weights.values():
+        if weight.activations is not None:
+            kind = f"{weight.activations.kind} by {weight.activations.scale}"
+            inputs[kind] = inputs.get(kind, 0) + 1
+    return Storage(ordered, tuple(dense), total[0], total[1], inputs)
 
 
 def _kind(name: str, weight: Weight) -> str:

@@ -51,13 +51,16 @@ def _show(job: Job) -> int:
         chosen = estimate.execution == plan.execution.name
         gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
         if estimate.problem:
-            said = f"cannot: {estimate.problem}"
+            said = "cannot: see below"
         else:
             passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
             said = f"about {duration(estimate.seconds or 0)}{passes}"
         mark = "←" if chosen else " "
         head = f"{estimate.execution:<10} {mark}  {gigabytes(estimate.reads):>10}"
         show.plain(f"{head}{gigabytes(estimate.host):>12}{gpu:>12}   {said}")
+    for estimate in found:
+        if estimate.problem:
+            show.line(f"  {estimate.execution}", estimate.problem)
     show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
     return 0
 
@@ -87,4 +90,6 @@ def _why(job: Job, plan: preflight.Plan, found: list[Estimate]) -> str:
     resident = next((e for e in found if e.execution == "resident"), None)
     if resident is not None and resident.problem:
         return "Only layer by layer is possible."
-    return "Layer by layer: far less memory, and no slower."
+    if resident is not None and plan.estimate is not None and resident.host:
+        return f"Not small: layer by layer, in {plan.estimate.host / resident.host:.0%} of the memory."
+    return "Not small: layer by layer."

@@ -111,6 +111,15 @@ def _stored(activations: Activations, name: str, tensor: torch.Tensor | None) ->
     )
 
 
+def not_computed(activations: Activations) -> str | None:
+    """Why inputs cannot be quantised in this way, or None."""
+    try:
+        _range(activations)
+    except ExecutionError as error:
+        return f"{error.problems[0]} {error.next_step}"
+    return None
+
+
 def _range(activations: Activations) -> tuple[float, float, bool]:
     """(lowest, highest, asymmetric) of the quantised values."""
     if activations.kind == "fp8":

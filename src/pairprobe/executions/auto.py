@@ -34,7 +34,8 @@ class Auto(Streamed):
         """The execution that fits this checkpoint. Raises ExecutionError where neither does."""
         resident, streamed = self.both()
         refused = resident.refuse(checkpoint)
-        if not refused and resident.memory_needed(checkpoint) <= SMALL:
+        small = not refused and resident.memory_needed(checkpoint) <= SMALL
+        if small and not resident.estimate(checkpoint, lengths).problem:
             return resident
         found = streamed.refuse(checkpoint)
         if not found:

@@ -137,27 +137,28 @@ class Feeder:
         import torch
 
         try:
-            for parts in self.layers:
-                given = self._free.get()
-                if given is None:
-                    return
-                index, used = given
-                if self._copied[index] is not None:
-                    self._copied[index].synchronize()
-                start = time.perf_counter()
-                self._read(parts, self._host[index])
-                self.seconds["read"] += time.perf_counter() - start
-                copied = None
-                if self._cuda:
-                    if used is not None:
-                        self._stream.wait_event(used)
-                    size = layout(parts)[1]
-                    with torch.cuda.stream(self._stream):
-                        self._there[index][:size].copy_(self._host[index][:size], non_blocking=True)
-                        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                        copied.record(self._stream)
-                    self._copied[index] = copied
-                self._ready.put((index, copied))
+            with torch.inference_mode():  # which is each thread's own, as the buffers it copies into are
+                for parts in self.layers:
+                    given = self._free.get()
+                    if given is None:
+                        return
+                    index, used = given
+                    if self._copied[index] is not None:
+                        self._copied[index].synchronize()
+                    start = time.perf_counter()
+                    self._read(parts, self._host[index])
+                    self.seconds["read"] += time.perf_counter() - start
+                    copied = None
+                    if self._cuda:
+                        if used is not None:
+                            self._stream.wait_event(used)
+                        size = layout(parts)[1]
+                        with torch.cuda.stream(self._stream):
+                            self._there[index][:size].copy_(self._host[index][:size], non_blocking=True)
+                            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                            copied.record(self._stream)
+                        self._copied[index] = copied
+                    self._ready.put((index, copied))
         except BaseException as error:  # to be raised where the layer is awaited
             self._ready.put(error)
 

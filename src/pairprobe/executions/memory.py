@@ -80,7 +80,8 @@ def limited(nbytes: int, device: str) -> Iterator[None]:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = taken + nbytes + nbytes // 8 + ADDRESSES
+    more = nbytes + min(nbytes // 8, 4 * ADDRESSES) + ADDRESSES
+    limit = taken + min(more, int(devices.free_memory("cpu") * (1 - RESERVE_SHARE / 2)))
     if before[0] != resource.RLIM_INFINITY:
         limit = min(limit, before[0])
     try:

@@ -49,7 +49,7 @@ class Needs:
 class Sizes:
     """Of one model, in bytes or values. buffer: the largest layer as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
-    expert, dense."""
+    expert, dense. depths: of each text's vectors, all of which may be wanted."""
 
     buffer: int
     outside: int
@@ -58,6 +58,7 @@ class Sizes:
     widest: int
     expert: int
     itemsize: int
+    depths: int = 0
 
 
 def sizes(
@@ -82,6 +83,7 @@ def sizes(
         widest=max([*linear, *conv, width]),
         expert=max(experts, default=0) * itemsize,
         itemsize=itemsize,
+        depths=len(layers) + 1,
     )
 
 
@@ -129,9 +131,10 @@ def _bytes(
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
     computing = most + of.outside + of.slots + of.expert + tile
     staging = buffers * of.buffer
+    results = of.depths * len(lengths) * of.width * 4  # float32, on the host, of all passes
     if device == "cpu":
-        return Needs(staging + computing + SLACK, 0, buffers, batch_tokens, chunks)
-    return Needs(staging + of.outside + SLACK, staging + computing, buffers, batch_tokens, chunks)
+        return Needs(staging + computing + results + SLACK, 0, buffers, batch_tokens, chunks)
+    return Needs(staging + of.outside + results + SLACK, staging + computing, buffers, batch_tokens, chunks)
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,8 @@ TILE_GPU = 512 * 2**20
 LEAST_TRANSPOSED = 256
 #: Values of a matrix from which on oneDNN's product is worth being asked for.
 LARGE = 2**20
+#: Columns over which float32 holds every sum of products of two int8 exactly: 128 · 128 · 1024 = 2²⁴.
+EXACT_COLUMNS = 1024
 
 
 class Workshop:
@@ -121,13 +123,46 @@ class Workshop:
             found = weight.integers(parts, start, stop)
             assert found is not None
             q, factor = found
-            sums = torch._int_mm(x, q.t())[:n]
+            sums = integer_sums(x, q)[:n]
             part = out[:, start:stop]
             if out.dtype == torch.float32:
                 torch.mul(sums, scale, out=part).mul_(factor)
             else:
                 part.copy_((sums.to(torch.float32) * scale).mul_(factor))
         return out
+
+
+def integer_sums(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """x int8 [n, in] · qᵀ, q int8 [rows, in] → int32 [n, rows], exact on every device.
+
+    Where the processor's own int8 products saturate half way, in float32 over so few columns that it holds all sums.
+    """
+    import torch
+
+    if exact_int8(x.device.type):
+        return torch._int_mm(x, q.t())
+    sums = torch.zeros(x.shape[0], q.shape[0], dtype=torch.int32, device=x.device)
+    for start in range(0, x.shape[1], EXACT_COLUMNS):
+        stop = start + EXACT_COLUMNS
+        sums += torch.mm(x[:, start:stop].float(), q[:, start:stop].float().t()).to(torch.int32)
+    return sums
+
+
+@cache
+def exact_int8(device: str) -> bool:
+    """Whether torch's int8 product is exact here, at the extremes. On x86 without VNNI oneDNN adds pairs in 16 bits."""
+    import torch
+
+    columns = 4096
+    x = torch.full((32, columns), 127, dtype=torch.int8, device=device)
+    x[::2] = -128
+    q = torch.full((64, columns), 127, dtype=torch.int8, device=device)
+    q[::2] = -128
+    expected = (x.double() @ q.double().t()).to(torch.int32) if device != "mps" else None
+    try:
+        return expected is not None and bool((torch._int_mm(x, q.t()) == expected).all())
+    except (RuntimeError, NotImplementedError):  # a device that has none
+        return False
 
 
 @cache

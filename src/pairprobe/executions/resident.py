@@ -90,7 +90,7 @@ class Resident:
         if timed and not problem:
             with devices.threads(self.threads):
                 seconds = whole_seconds(checkpoint, int(lengths.sum()), device, dtype)
-        return Estimate(self.name, device, dtype, checkpoint.nbytes, host, gpu, seconds, 1, problem)
+        return Estimate(self.name, device, dtype, checkpoint.nbytes, host, gpu, seconds, 1, problem, may=limits.host)
 
     def key(self, checkpoint: Checkpointed) -> None:  # noqa: ARG002
         """Nothing is kept: small models are run again as fast as their vectors are found."""

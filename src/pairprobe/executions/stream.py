@@ -135,6 +135,7 @@ def restore(file: Path, work: list[Batch], tokens: Tokens) -> None:
     if file.stat().st_size < size * int(tokens.lengths.sum()):
         raise ValueError(f"{file.name} is too small")
     ends = np.cumsum(tokens.lengths)
+    found = []
     with file.open("rb") as stream:
         for batch in work:
             states = torch.zeros_like(batch.states)
@@ -143,4 +144,6 @@ def restore(file: Path, work: list[Batch], tokens: Tokens) -> None:
                 stream.seek(int(ends[row] - n) * size)
                 flat = torch.frombuffer(bytearray(stream.read(n * size)), dtype=like.dtype)
                 states[i, :n] = flat.view(n, -1).to(like.device)
-            batch.states = states
+            found.append(states)
+    for batch, states in zip(work, found, strict=True):  # all or none: half of them would be no depth's states
+        batch.states = states

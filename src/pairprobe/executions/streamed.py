@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pairprobe.errors import ExecutionError, at_least, one_of
 from pairprobe.executions import device as devices
+from pairprobe.executions.activations import not_computed
 from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, budget, lacking, limited, retained
@@ -23,7 +24,7 @@ from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
 from pairprobe.records import Estimate, Tokens, Usage
-from pairprobe.rooms import Checkpointed, Keep, Observe
+from pairprobe.rooms import Activations, Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,10 @@ class Streamed:
         """Why this checkpoint cannot be run this way, or None."""
         if checkpoint.config.get("is_encoder_decoder"):
             return f"{checkpoint.name}: an encoder-decoder has no single stack of states; not supported."
+        for kind in self._activations(checkpoint):
+            problem = not_computed(kind)
+            if problem:
+                return f"{checkpoint.name}: {problem}"
         if self.activations == "as_stored":
             for place in (p for layer in self._stream(checkpoint).layers for p in layer if p.by != "linear"):
                 if any(w.activations for expert in place.weights for w in expert):
@@ -94,8 +99,9 @@ class Streamed:
         return None
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
-        """Everything of this execution and the checkpoint that could change a state."""
-        if not self.resume:
+        """Everything of this execution and the checkpoint that could change a state. None where states are not kept:
+        unasked, or because they depend on what else is in the batch (dynamic activation scales for a whole tensor)."""
+        if not self.resume or any(a.scale == "tensor" for a in self._activations(checkpoint)):
             return None
         import torch
         import transformers
@@ -115,6 +121,12 @@ class Streamed:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+
+    def _activations(self, checkpoint: Checkpointed) -> set[Activations]:
+        """The ways in which inputs of products will be quantised."""
+        if self.activations != "as_stored":
+            return set()
+        return {w.activations for w in checkpoint.weights.values() if w.activations is not None}
 
     def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]:
         """Indices of the texts of each pass over the checkpoint, so that their states fit in the budget."""
@@ -143,7 +155,7 @@ class Streamed:
         short = limits.short(wanted.host, wanted.gpu)
         return Estimate(
             self.name, device, dtype, reads * len(wanted.chunks), wanted.host, wanted.gpu, seconds, len(wanted.chunks),
-            problem=lacking(checkpoint.name, short) if short else "",
+            problem=lacking(checkpoint.name, short) if short else "", may=limits.host,
         )  # fmt: skip
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
