@@ -178,3 +178,38 @@ def test_pages_that_were_in_the_cache_stay(large):
     after = in_cache(file)
     assert after[before].all()
     assert after[~before].mean() < 0.01
+
+
+# ── far larger than the budget, and the kernel's own word ────────────────────────────────────────────────
+
+
+@linux
+def test_a_checkpoint_four_times_its_budget_runs_within_it(tmp_path):
+    folder = write("llama", tmp_path / "deep", **{**WIDE, "num_hidden_layers": 40})
+    assert Checkpoint.open(folder).nbytes > 4 * 0.06e9
+    said = child(folder, 0.06, 8, tmp_path / "deep.npy")
+    assert "error" not in said
+    assert said["peak"] <= 0.06e9
+
+
+KERNEL = """
+import torch
+from pairprobe.executions.memory import limited
+
+before = torch.zeros(1000)
+try:
+    with limited(50_000_000, "cpu"):
+        held = torch.ones(10_000_000)  # 40 MB fit
+        more = torch.ones(100_000_000)  # 400 MB do not
+    print("not held")
+except RuntimeError as error:
+    print("held", "can't allocate memory" in str(error))
+after = torch.ones(100_000_000)  # as free as before
+print("free")
+"""
+
+
+@linux
+def test_the_kernel_holds_a_run_to_its_limit_and_lets_go_of_it_afterwards():
+    done = subprocess.run([sys.executable, "-c", KERNEL], check=True, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split("\n")[:2] == ["held True", "free"]

@@ -347,7 +347,7 @@ class Estimate:
 
     reads: bytes from files. host, gpu: bytes at the peak, beyond what the process holds. seconds: None where they
     were not estimated. passes: how often the checkpoint is read, since texts whose states do not fit together go one
-    part after the other. may: bytes of the host that it may use. problem: why it cannot be done, '' where it can. why: what speaks for or against it.
+    part after the other. problem: why it cannot be done, '' where it can. may: bytes of the host that it may use.
     """
 
     execution: str
@@ -360,7 +360,6 @@ class Estimate:
     passes: int
     problem: str = ""
     may: int = 0
-    why: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
 
 
 def _renamer(model: torch.nn.Module, wanted: Mapping[str, Any]) -> Any:
-    """name → (parameter, None), or (parameter, (pattern, patterns, operations)) where several stored weights are joined."""
+    """name → (parameter, None), or (parameter, (pattern, all patterns, operations)) where several are joined."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, rename_source_key
 
