@@ -526,3 +526,37 @@ def test_states_that_cannot_all_be_taken_up_are_not_taken_up_at_all(tmp_path, mo
         monkeypatch.undo()
         assert all(torch.equal(b.states, old + 1) for b, old in zip(work, before, strict=True))
     stream.forget()
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"targets": 5},
+        {"targets": ["Linear"], "weights": {"num_bits": "x", "block_structure": [1], "strategy": "block"}},
+        {"targets": ["Linear"], "weights": {"block_structure": ["a", "b"], "strategy": "block"}},
+        {"targets": ["Linear"], "weights": {"block_structure": [0, 8], "strategy": "block"}},
+        ["nothing"],
+        7,
+    ],
+)
+def test_settings_of_any_shape_are_an_error_of_ours_or_none(tmp_path, group):
+    folder = quantise_folder(write("llama", tmp_path / "dense", **WIDER), tmp_path / "q", "int8")
+    declared = {"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"group_0": group}}
+    checkpoint = Checkpoint.open(edit_config(folder, quantization_config=declared))
+    said = "model.layers.0"
+    try:
+        assert checkpoint.weights
+    except CheckpointError as error:
+        said = str(error)
+    assert "model.layers.0" in said
+
+
+def test_code_of_the_checkpoints_own_is_part_of_the_key_where_it_may_run(tmp_path):
+    folder = write("llama", tmp_path / "llama")
+    (folder / "modeling_mine.py").write_text("a = 1")
+    refused, trusted = (Checkpoint.open(folder, trust_remote_code=trust) for trust in (False, True))
+    before = CPU.key(trusted)
+    assert CPU.key(refused)["code"] == ""
+    (folder / "modeling_mine.py").write_text("a = 2")
+    assert CPU.key(trusted) != before
+    assert CPU.key(trusted)["processor"] == torch.backends.cpu.get_cpu_capability()

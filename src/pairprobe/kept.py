@@ -42,7 +42,7 @@ def source_hash() -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for folder in ("checkpoints", "executions", "methods"):
-        for file in sorted((package / folder).rglob("*.py")):
+        for file in [package / "rooms.py", *sorted((package / folder).rglob("*.py"))]:
             digest.update(file.relative_to(package).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,16 @@ class Checkpoint:
         """[name, bytes, time of the last change in ns] of every weight file, by name."""
         stats = {t.file.name: t.file.stat() for t in self.tensors.values()}
         return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())]
+
+    @property
+    def code(self) -> str:
+        """Hash of the checkpoint's own Python, where it may run; '' where it may not."""
+        if not self.trust_remote_code:
+            return ""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder.glob("*.py")):
+            digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()
 
     def check_sha256(self, expected: str) -> None:
         """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""

@@ -127,6 +127,12 @@ def weights(tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> d
                 problems += error.problems
                 left = {}
                 break
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                # what a config says of quantisation may be of any shape; tensors have been checked by then
+                said = f"{type(error).__name__}: {error}"
+                problems.append(f"{module}: config.json's quantisation settings cannot be read ({name}: {said}).")
+                left = {}
+                break
             if claimed is not None:
                 claims.append((name, claimed))
         if len(claims) > 1:

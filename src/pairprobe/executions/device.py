@@ -123,6 +123,15 @@ def free_memory(device: str) -> int:
     return min([int(psutil.virtual_memory().available), *_cgroup_rest()])
 
 
+def processor(device: str) -> str:
+    """What computes: the GPU's name, or the instruction set that torch uses of this CPU."""
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def unified(device: str) -> bool:
     """Whether `device` shares the host's memory: Metal, and NVIDIA's integrated GPUs (GB10, Jetson)."""
     if device == "mps":

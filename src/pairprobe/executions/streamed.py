@@ -115,6 +115,8 @@ class Streamed:
             "formats": checkpoint.quantisation,
             "activations": self.activations,
             "device": device.partition(":")[0],
+            "processor": devices.processor(device),
+            "code": checkpoint.code,
             "dtype": devices.dtype_for(self.dtype, device),
             "attention": self.attention,
             "products": product_library(device, getattr(torch, devices.dtype_for(self.dtype, device))),
