@@ -139,8 +139,8 @@ def test_too_little_memory_is_told_with_need_and_rest(
     monkeypatch.setattr(device, "free_memory", lambda _: 50_000_000)
     assert run(["doctor"]) == 1
     (text,) = told(capfd)["✗ memory"]
-    # 91 MB of weights and what is computed beside them; of 50 MB free not all may be used
-    assert re.search(r"minilm: needs about 1\d\d MB of the host, of which it may use [1-4]\d MB", text)
+    # layer by layer, since whole it would need more than 91 MB; of 50 MB free not all may be used
+    assert re.search(r"minilm: needs about [3-6]\d MB of the host, of which it may use [1-4]\d MB", text)
     assert "execution=streamed needs least" in text
 
 

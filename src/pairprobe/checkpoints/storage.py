@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pairprobe.checkpoints.weight import Weight
+from pairprobe.checkpoints.weight import DENSE, Weight
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Storage:
 
     @property
     def summary(self) -> str:
-        """The format most bytes are in, as 'bf16' or 'AWQ 4 bit'."""
-        return next(iter(self.formats), "nothing")
+        """The quantised format most bytes are in, as 'AWQ 4 bit'; in a dense checkpoint the dtype of most bytes."""
+        quantised = [name for name in self.formats if name not in DENSE.values()]
+        return next(iter([*quantised, *self.formats]), "nothing")
 
     @property
     def described(self) -> dict[str, str]:

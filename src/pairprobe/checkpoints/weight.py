@@ -155,6 +155,8 @@ def weights(tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> d
 
 #: Floating-point dtypes that are dense as they are, as safetensors names them.
 FLOATS = ("F64", "F32", "F16", "BF16")
+#: What people call them.
+DENSE = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 #: Tensors that state what the shapes say already, or that no state depends on.
 SPARE = ("weight_shape", "weight_format", "g_idx", "weight_g_idx", "position_ids", "num_batches_tracked")
 
@@ -167,7 +169,7 @@ class Dense(Weight):
     by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "format", {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}[self.dtype])
+        object.__setattr__(self, "format", DENSE[self.dtype])
 
     @property
     def dtype(self) -> str:

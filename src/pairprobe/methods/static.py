@@ -66,6 +66,8 @@ class Static(Pooling):
         if not table.dense:
             about["precision"] = f"the table itself is stored as {table.format}: its rows are dequantised"
         elif checkpoint.quantisation:
-            about["precision"] = "not quantised in this checkpoint: precision cannot explain this Δ"
+            about["precision"] = (
+                "the embedding table is not quantised in this checkpoint: precision cannot explain this Δ"
+            )
         usage = Usage("cpu", "float32", "none", {"load": time.perf_counter() - start}, {})
         return Vectors(values.astype(np.float32), (0,), "float32", about), usage
