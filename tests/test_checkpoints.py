@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import KINDS, edit_config, tokens_of, write
+from small_models import KINDS, edit_config, tokens_of
 
 from bench.twins import quantise_folder
 from pairprobe.checkpoints import identity
@@ -32,18 +31,6 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INDEX = "model.safetensors.index.json"
 TABLE = "model.embed_tokens.weight"  # Llama's embeddings, as its CausalLM class stores them
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint folder by kind and options, written once for all tests; not to be changed."""
-    root = tmp_path_factory.mktemp("written")
-
-    @functools.cache
-    def of(kind: str = "llama", **options: object) -> Path:
-        return write(kind, root / "-".join([kind, *(str(v) for v in options.values())]), **options)
-
-    return of
 
 
 @pytest.fixture

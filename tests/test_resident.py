@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import GLOSSED, LAYERS, WORDS, edit_config, tokens_of, write
+from small_models import GLOSSED, LAYERS, WORDS, edit_config, tokens_of
 from transformers import AlbertConfig, AlbertModel, AutoModel
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
@@ -81,18 +81,6 @@ def light() -> Iterator[None]:
     yield
     gc.unfreeze()
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint folder by kind and options, written once for all tests; not to be changed."""
-    root = tmp_path_factory.mktemp("written")
-
-    @functools.cache
-    def of(kind: str = "llama", **options: object) -> Path:
-        return write(kind, root / "-".join([kind, *(str(v) for v in options.values())]), **options)
-
-    return of
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import GLOSSED, WORDS, edit_config, tokens_of, write
+from small_models import GLOSSED, WORDS, edit_config, tokens_of
 
 from bench.twins import dequantised_twin, quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
@@ -34,18 +33,6 @@ TABLES = {
 }
 POOLED = {"mean": lambda rows: rows.mean(0), "last": lambda rows: rows[-1], "first": lambda rows: rows[0]}
 CPU = Resident(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint folder by kind and options, written once for all tests; not to be changed."""
-    root = tmp_path_factory.mktemp("written")
-
-    @functools.cache
-    def of(kind: str = "llama", **options: object) -> Path:
-        return write(kind, root / "-".join([kind, *(str(v) for v in options.values())]), **options)
-
-    return of
 
 
 @pytest.fixture

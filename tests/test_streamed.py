@@ -79,18 +79,6 @@ def light() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint folder by kind and options, written once for all tests; not to be changed."""
-    root = tmp_path_factory.mktemp("written")
-
-    @functools.cache
-    def of(kind: str = "llama", **options: object) -> Path:
-        return write(kind, root / "-".join([kind, *(str(v) for v in options.values())]), **options)
-
-    return of
-
-
-@pytest.fixture(scope="module")
 def opened(written: Callable[..., Path]) -> Callable[[str], tuple[Checkpoint, Tokens]]:
     @functools.cache
     def of(kind: str) -> tuple[Checkpoint, Tokens]:

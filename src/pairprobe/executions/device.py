@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pairprobe.errors import ConfigError, ExecutionError
+from pairprobe.errors import ConfigError, ExecutionError, at_least, one_of
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -18,6 +18,20 @@ def check_name(device: str) -> None:
     """Raise ConfigError unless `device` is one of auto, cpu, cuda, cuda:N, mps."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise ConfigError(f"execution.device is '{device}'; allowed: {DEVICES}.")
+
+
+def check_settings(
+    device: str, dtype: str, attention: str, batch_tokens: int, threads: int | None, memory: float | None
+) -> None:
+    """Raise ConfigError for a setting, of those that every execution has, that is not allowed."""
+    check_name(device)
+    one_of("execution.dtype", dtype, DTYPES)
+    one_of("execution.attention", attention, ("sdpa", "eager"))
+    at_least("execution.batch_tokens", batch_tokens, 1)
+    if threads is not None:
+        at_least("execution.threads", threads, 1)
+    if memory is not None:
+        at_least("execution.memory", memory, 0.01)
 
 
 def choose(device: str) -> tuple[str, str]:

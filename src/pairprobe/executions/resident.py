@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import CheckpointError, ExecutionError, at_least, one_of
+from pairprobe.errors import CheckpointError, ExecutionError
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches, right_padded, text_stack
 from pairprobe.executions.memory import budget, lacking
@@ -51,14 +51,7 @@ class Resident:
     memory: float | None = None
 
     def __post_init__(self) -> None:
-        devices.check_name(self.device)
-        one_of("execution.dtype", self.dtype, devices.DTYPES)
-        one_of("execution.attention", self.attention, ("sdpa", "eager"))
-        at_least("execution.batch_tokens", self.batch_tokens, 1)
-        if self.threads is not None:
-            at_least("execution.threads", self.threads, 1)
-        if self.memory is not None:
-            at_least("execution.memory", self.memory, 0.01)
+        devices.check_settings(self.device, self.dtype, self.attention, self.batch_tokens, self.threads, self.memory)
 
     def place(self) -> tuple[str, str]:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import ExecutionError, at_least, one_of
+from pairprobe.errors import ExecutionError, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
 from pairprobe.executions.batches import batches
@@ -63,15 +63,8 @@ class Streamed:
     resume: bool = True
 
     def __post_init__(self) -> None:
-        devices.check_name(self.device)
-        one_of("execution.dtype", self.dtype, devices.DTYPES)
-        one_of("execution.attention", self.attention, ("sdpa", "eager"))
+        devices.check_settings(self.device, self.dtype, self.attention, self.batch_tokens, self.threads, self.memory)
         one_of("execution.activations", self.activations, ACTIVATIONS)
-        at_least("execution.batch_tokens", self.batch_tokens, 1)
-        if self.threads is not None:
-            at_least("execution.threads", self.threads, 1)
-        if self.memory is not None:
-            at_least("execution.memory", self.memory, 0.01)
 
     def place(self) -> tuple[str, str]:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
