@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pairprobe.records import COGNATE, GroupTest, Pair, PairSet, Similarities, Word
+from pairprobe.outcomes import GroupTest
+from pairprobe.records import COGNATE, Pair, PairSet, Similarities, Word
 from pairprobe.statistics import Statistics
 
 FAST = Statistics(resamples=200)  # where the interval of Δ is not what is asked

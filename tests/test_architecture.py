@@ -63,7 +63,7 @@ def test_the_parser_of_imports_sees_what_it_must() -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in ROOMS])
 def test_a_room_knows_records_errors_protocols_and_itself(module: str) -> None:
-    allowed = {"records", "rooms", "errors", room_of(module)}
+    allowed = {"records", "outcomes", "rooms", "errors", room_of(module)}
     assert {name for name in ours(module) if room_of(name) not in allowed} == set()
 
 
@@ -81,7 +81,8 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("disk", set()),
         ("stores", {"errors", "disk"}),
         ("tracking", {"records", "errors", "stores"}),
-        ("figures", {"records", "errors"}),
+        ("outcomes", {"records"}),
+        ("figures", {"records", "outcomes", "errors"}),
         ("provenance", {"records", "errors", ""}),  # "": the package's own version
     ],
 )

@@ -11,7 +11,8 @@ from groups import FAST, pair_set, similarities
 from safetensors.numpy import load_file
 
 from pairprobe import archive, figures
-from pairprobe.records import Result, Text, Texts, Vectors
+from pairprobe.outcomes import Result
+from pairprobe.records import Text, Texts, Vectors
 from pairprobe.verdict import verdict
 
 

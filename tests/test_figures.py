@@ -13,18 +13,8 @@ import pytest
 from PIL import Image
 
 from pairprobe import figures
-from pairprobe.records import (
-    DepthTest,
-    GroupTest,
-    Interval,
-    Pair,
-    PairSet,
-    Similarities,
-    Text,
-    Texts,
-    Vectors,
-    Word,
-)
+from pairprobe.outcomes import DepthTest, GroupTest, Interval
+from pairprobe.records import Pair, PairSet, Similarities, Text, Texts, Vectors, Word
 
 NAMES = ["delta_by_depth.png", "similarities_by_group.png", "word_map.png"]
 LATIN = [f"word{i}" for i in range(26)]

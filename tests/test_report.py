@@ -15,23 +15,9 @@ from rich.console import Console
 
 from pairprobe import report
 from pairprobe.errors import ExecutionError, PairprobeError, StoreError
+from pairprobe.outcomes import DepthTest, GroupTest, Interval, Result, Verdict
 from pairprobe.preflight import Plan, gigabytes
-from pairprobe.records import (
-    DepthTest,
-    Estimate,
-    GroupTest,
-    Interval,
-    Pair,
-    PairSet,
-    Result,
-    Similarities,
-    Text,
-    Texts,
-    TokenisedText,
-    Tokens,
-    Verdict,
-    Word,
-)
+from pairprobe.records import Estimate, Pair, PairSet, Similarities, Text, Texts, TokenisedText, Tokens, Word
 from pairprobe.report import WIDTH, Report
 from pairprobe.tokens import Findings, TokenRules
 from pairprobe.tracking import Store

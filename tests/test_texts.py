@@ -183,3 +183,18 @@ def test_of_many_missing_glosses_five_are_shown_and_the_rest_counted():
 def test_missing_languages_and_concepts_are_told_as_glosses_are(field):
     with pytest.raises(TextError, match=f"'a' has no {field}"):
         write(f"{{word}} {{{field}}}", Word("a", "gloss"))
+
+
+def test_the_words_of_a_reference_come_last_once_each_and_belong_to_no_pair():
+    words = tuple(Word(form, lang="L", concept="C") for form in ("tree", "stone", "tree"))
+    pairs = PairSet("s", (Pair("p", "cognate", Word("a"), Word("b")),), "here", reference=words)
+    texts = Template(pattern="{word}").write(pairs)
+    assert [t.text for t in texts.texts] == ["a", "b", "tree", "stone"]
+    assert texts.reference.tolist() == [2, 3]
+    assert (texts.a.tolist(), texts.b.tolist()) == ([0], [1])
+
+
+def test_a_reference_word_without_its_gloss_is_named():
+    pairs = PairSet("s", (Pair("p", "cognate", Word("a", "g"), Word("b", "g")),), "here", reference=(Word("tree"),))
+    with pytest.raises(TextError, match="reference: 'tree' has no gloss"):
+        Template(pattern="{word} {gloss}").write(pairs)

@@ -423,3 +423,13 @@ def test_words_that_the_tokenizer_rewrites_and_pairs_it_makes_equal_are_told():
     assert "reach the model as unknown pieces" in found.beware[0]
     assert "both words become the same tokens" in found.beware[1]
     assert found.unknown_around == 4  # MiniLM's vocabulary has no 輪
+
+
+def test_leaving_out_a_text_takes_its_reference_word_too_and_keeps_what_is_known_of_the_set():
+    words = (Word("tree"), Word("stone"))
+    pairs = PairSet("s", (Pair("p", "cognate", Word("a"), Word("b")),), "here", about={"seed": "1"}, reference=words)
+    texts = Template(pattern="{word}").write(pairs)
+    kept = leave_out(pairs, texts, {2})
+    assert [w.form for w in kept.reference] == ["stone"]
+    assert kept.about == {"seed": "1"}
+    assert kept.pairs == pairs.pairs

@@ -7,8 +7,9 @@ import pytest
 from groups import FAST, drawn, group_test, pair_set, similarities
 
 from pairprobe.methods.recorded import PUBLISHED, Recorded
+from pairprobe.outcomes import GroupTest, Interval, Verdict
 from pairprobe.pairs.pie_oc import PieOc
-from pairprobe.records import GroupTest, Interval, PairSet, Verdict
+from pairprobe.records import PairSet
 from pairprobe.statistics import Statistics
 from pairprobe.verdict import verdict
 
@@ -189,3 +190,33 @@ def test_the_published_numbers_cannot_tell(model):
         "8 of 8 control words also occur in cognate pairs: their similarities are not independent.",
     )
     assert test.relabellings == 1001
+
+
+def test_linked_pairs_without_a_p_say_why(apart):
+    test, pairs = apart
+    linked = replace(changed(test, p=None), scheme="", why_no_p="they are linked into only 2 independent groups.")
+    found = verdict(linked, pairs, -1)
+    assert found.answer == "cannot tell"
+    assert "No p-value is given: they are linked into only 2 independent groups." in found.sentences[0]
+
+
+def test_a_p_of_linked_pairs_that_moved_together_may_claim(apart):
+    test, _ = apart
+    found = verdict(replace(test, scheme="signs of clusters flipped"), pair_set(6, 5, shared=3), -1)
+    assert found.answer == "closer"
+    assert "relabelling (signs of clusters flipped)" in found.sentences[0]
+    assert "move linked pairs together" in found.beware[0]
+
+
+@pytest.mark.parametrize(("equivalence_p", "answer"), [(0.01, "no difference"), (0.06, "cannot tell")])
+def test_no_difference_is_said_only_with_evidence(apart, equivalence_p, answer):
+    test, pairs = apart
+    around_zero = changed(test, delta=0.0, p=0.9, delta_ci=Interval(-0.01, 0.01), equivalence_p=equivalence_p)
+    found = verdict(replace(around_zero, sesoi=0.3), pairs, -1)
+    assert found.answer == answer
+    assert ("0.3 standard deviations is ruled out" in found.sentences[0]) == (answer == "no difference")
+
+
+def test_a_difference_that_is_found_is_no_equivalence(apart):
+    test, pairs = apart
+    assert verdict(changed(test, equivalence_p=0.001), pairs, -1).answer == "closer"

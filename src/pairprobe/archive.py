@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pairprobe import figures, provenance
 from pairprobe.config import Job, flatten
+from pairprobe.outcomes import DepthTest, GroupTest, Result
 from pairprobe.preflight import Plan
 from pairprobe.provenance import Git
-from pairprobe.records import DepthTest, GroupTest, Result
+from pairprobe.records import PairSet
 from pairprobe.tracking import Metric, without_password
 
 
@@ -40,6 +42,7 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
         "method": job.method.name,
         "pairs": plan.pairs.name,
         "pairs_sha256": plan.pairs.sha256,
+        "primary_sha256": primary_sha256(job, plan),
         "hostname": provenance.hostname(),
         "git_commit": code.commit or "none",
         "git_dirty": str(code.dirty).lower(),
@@ -58,6 +61,15 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
         tags["execution"] = plan.estimate.execution
         tags["passes"] = str(plan.estimate.passes)
     return tags
+
+
+def primary_sha256(job: Job, plan: Plan) -> str:
+    """Hash of what was fixed before any weight was read: the primary outcome, how it is tested, and on which pairs."""
+    keys = ("experiment", "statistics", "similarity", "method", "template", "tokens")
+    fixed = {key: job.config[key] for key in keys}
+    fixed["experiment"] = job.config["experiment"]["primary"]
+    text = json.dumps([fixed, plan.pairs.sha256], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def verdict_tags(result: Result) -> dict[str, Any]:
@@ -109,6 +121,10 @@ def _numbers(at: DepthTest) -> dict[str, float]:
         "ci_low": at.delta_ci.low if at.delta_ci else None, "ci_high": at.delta_ci.high if at.delta_ci else None,
         "g": at.g, "g_ci_low": at.g_ci.low if at.g_ci else None, "g_ci_high": at.g_ci.high if at.g_ci else None,
         "p": at.p, "p_greater": at.p_greater, "p_max_t": at.p_max_t,
+        "auc": at.auc, "auc_ci_low": at.auc_ci.low if at.auc_ci else None,
+        "auc_ci_high": at.auc_ci.high if at.auc_ci else None, "cliffs_delta": at.cliffs_delta,
+        "left_out_low": at.left_out.low if at.left_out else None,
+        "left_out_high": at.left_out.high if at.left_out else None, "equivalence_p": at.equivalence_p,
     }  # fmt: skip
     return {k: v for k, v in numbers.items() if v is not None}
 
@@ -119,10 +135,13 @@ def scalars(test: GroupTest, depth: int) -> dict[str, float]:
     names = {
         "delta": "delta", "delta_ci_low": "ci_low", "delta_ci_high": "ci_high", "p": "p", "p_greater": "p_greater",
         "p_max_t": "p_max_t", "hedges_g": "g", "hedges_g_ci_low": "g_ci_low", "hedges_g_ci_high": "g_ci_high",
-        "mean_cognate": "cognate", "mean_control": "control",
+        "mean_cognate": "cognate", "mean_control": "control", "auc": "auc", "cliffs_delta": "cliffs_delta",
+        "equivalence_p": "equivalence_p",
     }  # fmt: skip
     table = {name: numbers[key] for name, key in names.items() if key in numbers}
     table |= {"smallest_p": test.smallest_p, "power": test.power, "detectable_d": test.detectable_d}
+    if test.units:
+        table |= {"units": test.units, "clusters": test.clusters}
     table["primary_depth"] = test.at(depth).depth
     if test.best is not None:
         table |= {"best_depth": test.best.depth, "delta_best": test.best.delta}
@@ -147,6 +166,9 @@ def write_config(folder: Path, job: Job, code: Git) -> None:
 def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
     """tables/*.json, figures/*.png, vectors/vectors.safetensors."""
     _write_table(folder / "tables" / "similarities.json", similarity_rows(result))
+    _write_table(folder / "tables" / "pairs.json", pair_rows(result.pairs))
+    if result.pairs.balance:
+        _write_table(folder / "tables" / "balance.json", [asdict(b) for b in result.pairs.balance])
     if result.tokens is not None:
         _write_table(folder / "tables" / "tokens.json", token_rows(result))
     verdict = result.verdict
@@ -181,6 +203,18 @@ def similarity_rows(result: Result) -> list[dict[str, Any]]:
         for name, s in result.similarities.items()
         for i, depth in enumerate(s.depths)
         for j, pair in enumerate(result.pairs.pairs)
+    ]  # fmt: skip
+
+
+def pair_rows(pairs: PairSet) -> list[dict[str, Any]]:
+    """One row per pair, built controls beside the cognate pair they were built for."""
+    return [
+        {
+            "pair_id": p.id, "group": p.group, "word_a": p.a.form, "word_b": p.b.form, "gloss_a": p.a.gloss,
+            "gloss_b": p.b.gloss, "lang_a": p.a.lang, "lang_b": p.b.lang, "concept": p.concept, "score": p.score,
+            "cogset": p.cogset, "matched": p.matched,
+        }
+        for p in pairs.pairs
     ]  # fmt: skip
 
 

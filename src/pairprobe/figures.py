@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pairprobe.records import COGNATE, GroupTest, PairSet, Similarities, Texts, Vectors
+from pairprobe.outcomes import GroupTest
+from pairprobe.records import COGNATE, PairSet, Similarities, Texts, Vectors
 
 # Okabe & Ito's palette, told apart by the colour-blind; cognates blue, controls in order.
 BLUE = "#0072B2"

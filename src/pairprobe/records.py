@@ -38,11 +38,16 @@ class Word:
     form: str
     gloss: str = ""
     lang: str = ""
+    concept: str = ""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two words and the group they were put in."""
+    """Two words and the group they were put in.
+
+    concept: what both mean, where the source says so. score: a person's judgement of how alike they are. cogset: the
+    cognate set both belong to. matched: id of the cognate pair that a built control stands beside.
+    """
 
     id: str
     group: str
@@ -50,22 +55,50 @@ class Pair:
     b: Word
     concept: str = ""
     score: float | None = None
+    cogset: str = ""
+    matched: str = ""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How alike cognates and one control group are in something that is not ancestry.
+
+    before, after: standardised mean difference (cognates less controls, over the pooled standard deviation) among all
+    candidates and among the pairs chosen; None where there was no choice, or no spread.
+    """
+
+    control: str
+    covariate: str
+    cognate_mean: float
+    control_mean: float
+    before: float | None
+    after: float | None
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs in the order of their source. `citation` says whom to cite."""
+    """Pairs in the order of their source. `citation` says whom to cite.
+
+    about: how it was made, by topic. balance: of built controls. reference: further words of the source that are in
+    no pair, for similarities that need a vocabulary.
+    """
 
     name: str
     pairs: tuple[Pair, ...]
     source: str
     citation: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+    balance: tuple[Balance, ...] = ()
+    reference: tuple[Word, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Hash of the pairs themselves (not of the file), hexadecimal: equal for equal content and order."""
         rows = [
-            [p.id, p.group, p.a.form, p.a.gloss, p.a.lang, p.b.form, p.b.gloss, p.b.lang, p.concept, p.score]
+            [
+                *(p.id, p.group, p.a.form, p.a.gloss, p.a.lang, p.b.form, p.b.gloss, p.b.lang, p.concept, p.score),
+                *((p.cogset, p.matched) if p.cogset or p.matched else ()),
+            ]
             for p in self.pairs
         ]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
@@ -118,16 +151,18 @@ class Text:
 class Texts:
     """The distinct texts of a pair set, and which of them each pair uses.
 
-    a, b: int [pairs], index into `texts` of the pair's first and second word.
+    a, b: int [pairs], index into `texts` of the pair's first and second word. reference: int [words], index of the
+    reference vocabulary's words, which are in no pair; empty where there is none.
     """
 
     texts: tuple[Text, ...]
     a: IntArray
     b: IntArray
     template: str
+    reference: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        _freeze(self.a, self.b)
+        _freeze(self.a, self.b, self.reference)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -216,115 +251,19 @@ class Vectors:
 
 @dataclass(frozen=True, eq=False)
 class Similarities:
-    """One number per pair and depth. values: float64 [depths, pairs]."""
+    """One number per pair and depth. values: float64 [depths, pairs]; larger is always more alike.
+
+    reference: the vocabulary it used, '' for none.
+    """
 
     name: str
     values: npt.NDArray[np.float64]
     depths: tuple[int, ...]
     about: str = ""
+    reference: str = ""
 
     def __post_init__(self) -> None:
         _freeze(self.values)
-
-
-# ── group tests and verdict ──────────────────────────────────────────────────────────────────────────────
-
-
-def p_text(p: float) -> str:
-    """'= 0.409', or '< 0.001': no relabelling test can say 0.000."""
-    return f"= {p:.3f}" if p >= 0.0005 else "< 0.001"
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """+0.073 or −0.036, with a real minus sign: for people, not for parsing."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Confidence interval; the level stands in the record that holds it."""
-
-    low: float
-    high: float
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"[{signed(self.low)}, {signed(self.high)}]"
-
-
-@dataclass(frozen=True)
-class DepthTest:
-    """Cognates against one control group at one depth. None marks what is undefined.
-
-    delta = mean_cognate − mean_control, in units of the similarity; g: Hedges' g; t: pooled two-sample t;
-    p: two-sided by relabelling; p_greater: one-sided, cognates closer; p_max_t: two-sided, corrected for
-    the family of all depths of this similarity.
-    """
-
-    depth: int
-    mean_cognate: float
-    mean_control: float
-    sd_cognate: float
-    sd_control: float
-    delta: float
-    delta_ci: Interval | None
-    g: float | None
-    g_ci: Interval | None
-    t: float | None
-    p: float | None
-    p_greater: float | None
-    p_max_t: float | None
-
-
-@dataclass(frozen=True)
-class GroupTest:
-    """Cognates against one control group over all depths, for one similarity.
-
-    relabellings: how many were compared; exact: all there are (else drawn at random, the observed counted
-    in); smallest_p: the smallest two-sided p these group sizes and relabellings can give; power: chance that
-    a two-sided t test at `alpha` finds d = `effect`; detectable_d: the |d| it finds with chance `power_wanted`.
-    """
-
-    similarity: str
-    control: str
-    n_cognate: int
-    n_control: int
-    depths: tuple[DepthTest, ...]
-    relabellings: int
-    exact: bool
-    smallest_p: float
-    alpha: float
-    confidence: float
-    effect: float
-    power: float
-    power_wanted: float
-    detectable_d: float
-
-    def at(self, depth: int) -> DepthTest:
-        """The test at `depth`; negative depths count from the last, as in Python."""
-        if depth < 0:
-            return self.depths[depth]
-        return next(t for t in self.depths if t.depth == depth)
-
-    @property
-    def best(self) -> DepthTest | None:
-        """The depth with the largest |t|: chosen after looking, so only p_max_t may be read there."""
-        defined = [t for t in self.depths if t.t is not None]
-        return max(defined, key=lambda t: abs(t.t or 0.0)) if defined else None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What may be said. answer: 'cannot tell', 'closer', 'farther' or 'undefined'."""
-
-    answer: str
-    sentences: tuple[str, ...]
-    beware: tuple[str, ...]
-    similarity: str
-    control: str
-    depth: int
 
 
 # ── what a run found ─────────────────────────────────────────────────────────────────────────────────────
@@ -360,25 +299,3 @@ class Estimate:
     passes: int
     problem: str = ""
     may: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """All that one run found, room by room. The first five are None where no model was used.
-
-    tests: by (similarity, control group).
-    """
-
-    texts: Texts | None
-    tokens: Tokens | None
-    findings: Any | None
-    vectors: Vectors | None
-    usage: Usage | None
-    pairs: PairSet
-    similarities: dict[str, Similarities]
-    tests: dict[tuple[str, str], GroupTest]
-    verdict: Verdict
-
-    @property
-    def primary(self) -> GroupTest:
-        return self.tests[self.verdict.similarity, self.verdict.control]

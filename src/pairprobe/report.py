@@ -19,8 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
+from pairprobe.outcomes import DepthTest, GroupTest, Interval, Result, p_text, signed
 from pairprobe.preflight import Plan, gigabytes
-from pairprobe.records import DepthTest, Estimate, GroupTest, Interval, PairSet, Result, Tokens, p_text, signed
+from pairprobe.records import Estimate, PairSet, Tokens
 
 WIDTH = 100
 LABEL = 12
@@ -113,7 +114,7 @@ class Report:
     def tokens(self, given: PairSet, used: PairSet, tokens: Tokens, findings: Any, rules: Any) -> None:
         """What the tokenizer made of the words."""
         lengths = tokens.lengths
-        texts = 2 * len(used.pairs)
+        texts = 2 * len(used.pairs) + len(used.reference)
         distinct = f" ({len(tokens)} distinct)" if len(tokens) != texts else ""
         unknown = "none in the words" if not findings.unknown else f"{len(findings.unknown)} words are nothing else"
         if findings.partly_unknown:
@@ -227,7 +228,18 @@ class Report:
             f"power for d = {test.effect:g}: {100 * test.power:.0f} % · "
             f"found {100 * test.power_wanted:g} % of the time: d = {test.detectable_d:.1f}",
         )
+        if test.scheme not in ("", "pairs relabelled"):
+            self.line(
+                "", f"{test.scheme}, since words, concepts or cognate sets link the pairs: {test.clusters} clusters"
+            )
         at = test.at(primary)
+        if at.auc is not None:
+            within = f" {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
+            self.line(
+                "",
+                f"at the primary depth a cognate pair is the more similar one with chance {at.auc:.2f}{within} (AUC)"
+                + (f" · Δ without any one unit: {at.left_out}" if at.left_out else ""),
+            )
         if at.p_greater is not None:
             self.line("", f"one-sided at the primary depth (cognates closer): p {p_text(at.p_greater)}")
 

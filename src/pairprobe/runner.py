@@ -15,9 +15,9 @@ from pairprobe import archive, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.kept import Kept
+from pairprobe.outcomes import Result
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
-from pairprobe.records import Result
 from pairprobe.report import Report
 from pairprobe.tokens import examine, leave_out, tokenise
 from pairprobe.tracking import Store, uri_of

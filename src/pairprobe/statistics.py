@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.errors import StatisticsError, at_least, between
-from pairprobe.records import COGNATE, DepthTest, GroupTest, Interval, PairSet, Similarities
+from pairprobe.outcomes import DepthTest, GroupTest, Interval
+from pairprobe.records import COGNATE, PairSet, Similarities
 
 Array = npt.NDArray[np.float64]
 TIE = 1e-9  # relabelled statistics this close (relative) to the observed are equal up to rounding

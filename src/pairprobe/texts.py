@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pairprobe.errors import TextError, nearest
-from pairprobe.records import Pair, PairSet, Text, Texts, Word
+from pairprobe.records import PairSet, Text, Texts, Word
 
 FIELDS = ("word", "gloss", "lang", "concept")
 
@@ -32,13 +32,16 @@ class Template:
             _parse(pattern)
 
     def write(self, pairs: PairSet) -> Texts:
-        """Distinct texts in order of first use; equal texts are written once and shared by pairs."""
+        """Distinct texts in order of first use; equal texts are written once and shared by pairs.
+
+        The words of the set's reference vocabulary come last.
+        """
         places: dict[tuple[str, int, int], int] = {}
         texts: list[Text] = []
         problems: list[str] = []
 
-        def place(pair: Pair, word: Word) -> int:
-            text = self._fill(pair, word, problems)
+        def place(word: Word, concept: str, of: str) -> int:
+            text = self._fill(word, concept, of, problems)
             key = (text.text, text.start, text.end)
             if key not in places:
                 places[key] = len(texts)
@@ -47,17 +50,18 @@ class Template:
 
         if not pairs.pairs:
             raise TextError(f"{pairs.name} has no pairs to write texts for.")
-        both = [(place(p, p.a), place(p, p.b)) for p in pairs.pairs]
+        both = [tuple(place(w, p.concept or w.concept, f"pair {p.id}") for w in (p.a, p.b)) for p in pairs.pairs]
+        reference = [place(w, w.concept, "reference") for w in pairs.reference]
         if problems:
             raise TextError(
                 problems[:5] + ([f"… and {len(problems) - 5} more."] if len(problems) > 5 else []),
                 "Add what is missing to the table, or choose template=bare.",
             )
         a, b = (np.array(side, dtype=np.int64) for side in zip(*both, strict=True))
-        return Texts(tuple(texts), a, b, self.name)
+        return Texts(tuple(texts), a, b, self.name, np.array(list(dict.fromkeys(reference)), dtype=np.int64))
 
-    def _fill(self, pair: Pair, word: Word, problems: list[str]) -> Text:
-        values = {"word": word.form, "gloss": word.gloss, "lang": word.lang, "concept": pair.concept}
+    def _fill(self, word: Word, concept: str, of: str, problems: list[str]) -> Text:
+        values = {"word": word.form, "gloss": word.gloss, "lang": word.lang, "concept": concept}
         written = ""
         start = 0
         for literal, name in _parse(self.by_language.get(word.lang, self.pattern)):
@@ -66,7 +70,7 @@ class Template:
                 start = len(written)
             if name is not None:
                 if not values[name]:
-                    problems.append(f"pair {pair.id}: '{word.form}' has no {name}, which template '{self.name}' needs.")
+                    problems.append(f"{of}: '{word.form}' has no {name}, which template '{self.name}' needs.")
                 written += values[name]
         return Text(written, start, start + len(word.form), word)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -202,10 +202,11 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
 
 
 def leave_out(pairs: PairSet, texts: Texts, excluded: set[int]) -> PairSet:
-    """The pair set without the pairs that use one of the `excluded` texts."""
+    """The pair set without the pairs, and the reference words, that use one of the `excluded` texts."""
     keep = tuple(
         p
         for p, a, b in zip(pairs.pairs, texts.a, texts.b, strict=True)
         if int(a) not in excluded and int(b) not in excluded
     )
-    return PairSet(pairs.name, keep, pairs.source, pairs.citation)
+    out = {texts.texts[i].word for i in excluded}
+    return replace(pairs, pairs=keep, reference=tuple(w for w in pairs.reference if w not in out))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from pairprobe.records import GroupTest, PairSet, Verdict, p_text, signed
+from pairprobe.outcomes import GroupTest, Verdict, p_text, signed
+from pairprobe.records import PairSet
 
 FEW = 20  # pairs in a group; below, even of normal similarities BCa intervals hold the truth too rarely (decision 5)
 
@@ -19,14 +20,16 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
     reused, words = pairs.reused_words(test.control)
     dependent = pairs.dependent_pairs(test.control)
     total = test.n_cognate + test.n_control
+    naive = test.scheme == "pairs relabelled"
+    moved = "" if naive else "; test and interval move linked pairs together"
     beware = []
     if reused:
         beware.append(
-            f"{reused} of {words} {test.control} words also occur in cognate pairs: their similarities are not "
-            "independent."
+            f"{reused} of {words} {test.control} words also occur in cognate pairs: their similarities are "
+            f"not independent{moved}."
         )
     elif dependent:
-        beware.append(f"{dependent} of {total} pairs share a word with another pair: they are not independent.")
+        beware.append(f"{dependent} of {total} pairs share a word with another pair: they are not independent{moved}.")
     sizes = f"{test.n_cognate} against {test.n_control} pairs"
     if min(test.n_cognate, test.n_control) < FEW:
         beware.append(
@@ -50,6 +53,13 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
     percent = f"{100 * test.confidence:g} % interval"
     interval = f"{percent} {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
     measured = f"Δ = {signed(at.delta)} ({interval}) in {test.similarity}"
+    if at.p is None and test.why_no_p:
+        return say(
+            "cannot tell",
+            f"Cannot tell. Cognates and {_plural(test.control)} differ by {measured} at the primary depth. No p-value "
+            f"is given: {test.why_no_p}",
+            reach,
+        )
     if at.p is None:
         return say(
             "cannot tell",
@@ -57,6 +67,13 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
             + (f"{sizes} no relabelling" if test.exact else f"{test.relabellings} random relabellings none")
             + f" can give a p-value under {test.smallest_p:.2g}; none is given."
             + ("" if test.exact else " Raise statistics.permutations."),
+        )
+    if at.p > test.alpha and 0.0 in at.delta_ci and at.equivalence_p is not None and at.equivalence_p <= test.alpha:
+        return say(
+            "no difference",
+            f"No difference worth the name: cognates and {_plural(test.control)} differ by {measured} at the primary "
+            f"depth, and one as large as {test.sesoi:g} standard deviations is ruled out (two one-sided tests, p "
+            f"{p_text(at.equivalence_p)}).",
         )
     if at.p > test.alpha or 0.0 in at.delta_ci:
         if at.p <= test.alpha:
@@ -72,7 +89,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
             reach,
         )
     side = "closer together" if at.delta > 0 else "farther apart"
-    if dependent:
+    if dependent and naive:
         return say(
             "cannot tell",
             f"Cannot tell. Cognates lie {side} than {_plural(test.control)} by {measured} at the primary depth, and "
@@ -82,7 +99,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
     return say(
         "closer" if at.delta > 0 else "farther",
         f"Cognates lie {side} than {_plural(test.control)} at the primary depth: {measured}, p {p_text(at.p)} by "
-        "relabelling.",
+        + ("relabelling." if naive else f"relabelling ({test.scheme})."),
         "This is a difference between these groups of pairs in this model. Meaning, spelling and shared tokens can "
         "make it as well as ancestry can.",
     )

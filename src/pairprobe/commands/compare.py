@@ -9,7 +9,7 @@ from typing import Any
 from pairprobe import figures
 from pairprobe.config import home
 from pairprobe.errors import ConfigError, StoreError
-from pairprobe.records import Interval, p_text, signed
+from pairprobe.outcomes import Interval, p_text, signed
 from pairprobe.report import LABEL, WIDTH, Report, program
 from pairprobe.tracking import Store, uri_of
 

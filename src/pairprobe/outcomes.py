@@ -1,0 +1,155 @@
+"""What group tests find and what may be said of it: frozen records, as in records.py.
+
+An undefined statistic is None, never 0.0 and never NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pairprobe.records import PairSet, Similarities, Texts, Tokens, Usage, Vectors
+
+# ── group tests and verdict ──────────────────────────────────────────────────────────────────────────────
+
+
+def p_text(p: float) -> str:
+    """'= 0.409', or '< 0.001': no relabelling test can say 0.000."""
+    return f"= {p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """+0.073 or −0.036, with a real minus sign: for people, not for parsing."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Confidence interval; the level stands in the record that holds it."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"[{signed(self.low)}, {signed(self.high)}]"
+
+
+@dataclass(frozen=True)
+class DepthTest:
+    """Cognates against one control group at one depth. None marks what is undefined.
+
+    delta = mean_cognate − mean_control, in units of the similarity; g: Hedges' g; t: pooled two-sample t;
+    p: two-sided by relabelling (the group test's `scheme`); p_greater: one-sided, cognates closer; p_max_t:
+    two-sided, corrected for the family of all depths of this similarity.
+    auc: chance that a cognate pair is more similar than a control pair; cliffs_delta = 2 auc − 1. left_out: the
+    smallest and largest Δ once any one unit is left out. equivalence_p: of the hypothesis that |Δ| is as large as
+    `GroupTest.sesoi` standard deviations (two one-sided tests): small means that there is no such difference.
+    """
+
+    depth: int
+    mean_cognate: float
+    mean_control: float
+    sd_cognate: float
+    sd_control: float
+    delta: float
+    delta_ci: Interval | None
+    g: float | None
+    g_ci: Interval | None
+    t: float | None
+    p: float | None
+    p_greater: float | None
+    p_max_t: float | None
+    auc: float | None = None
+    auc_ci: Interval | None = None
+    cliffs_delta: float | None = None
+    cliffs_ci: Interval | None = None
+    left_out: Interval | None = None
+    equivalence_p: float | None = None
+
+
+@dataclass(frozen=True)
+class GroupTest:
+    """Cognates against one control group over all depths, for one similarity.
+
+    relabellings: how many were compared; exact: all there are (else drawn at random, the observed counted
+    in); smallest_p: the smallest two-sided p these group sizes and relabellings can give; power: chance that
+    a two-sided t test at `alpha` finds d = `effect`; detectable_d: the |d| it finds with chance `power_wanted`.
+    units: how many independent units (words linked by a cognate pair, a concept or a cognate set) the pairs hold;
+    clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
+    whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
+    and why_no_p says why. sesoi: the smallest difference of interest, in standard
+    deviations, that `equivalence_p` is about.
+    """
+
+    similarity: str
+    control: str
+    n_cognate: int
+    n_control: int
+    depths: tuple[DepthTest, ...]
+    relabellings: int
+    exact: bool
+    smallest_p: float
+    alpha: float
+    confidence: float
+    effect: float
+    power: float
+    power_wanted: float
+    detectable_d: float
+    units: int = 0
+    clusters: int = 0
+    crossing: int = 0
+    scheme: str = "pairs relabelled"
+    why_no_p: str = ""
+    sesoi: float = 0.0
+
+    def at(self, depth: int) -> DepthTest:
+        """The test at `depth`; negative depths count from the last, as in Python."""
+        if depth < 0:
+            return self.depths[depth]
+        return next(t for t in self.depths if t.depth == depth)
+
+    @property
+    def best(self) -> DepthTest | None:
+        """The depth with the largest |t|: chosen after looking, so only p_max_t may be read there."""
+        defined = [t for t in self.depths if t.t is not None]
+        return max(defined, key=lambda t: abs(t.t or 0.0)) if defined else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said. answer: 'cannot tell', 'no difference', 'closer', 'farther' or 'undefined'."""
+
+    answer: str
+    sentences: tuple[str, ...]
+    beware: tuple[str, ...]
+    similarity: str
+    control: str
+    depth: int
+
+
+# ── what a run found ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """All that one run found, room by room. The first five are None where no model was used.
+
+    tests: by (similarity, control group).
+    """
+
+    texts: Texts | None
+    tokens: Tokens | None
+    findings: Any | None
+    vectors: Vectors | None
+    usage: Usage | None
+    pairs: PairSet
+    similarities: dict[str, Similarities]
+    tests: dict[tuple[str, str], GroupTest]
+    verdict: Verdict
+
+    @property
+    def primary(self) -> GroupTest:
+        return self.tests[self.verdict.similarity, self.verdict.control]
