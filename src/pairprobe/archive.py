@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pairprobe import figures, provenance
+from pairprobe import figures, kept, provenance
 from pairprobe.config import Job, flatten
 from pairprobe.outcomes import DepthTest, GroupTest, Result
 from pairprobe.preflight import Plan
@@ -37,12 +37,13 @@ def _publishable(job: Job) -> dict[str, Any]:
 def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     """Where the run comes from."""
     hardware = {f"hardware.{k}": v for k, v in provenance.hardware(job.method.uses_model).items()}
+    pairs_sha256 = plan.pairs.sha256
     tags: dict[str, Any] = {
         "model": job.model_name,
         "method": job.method.name,
         "pairs": plan.pairs.name,
-        "pairs_sha256": plan.pairs.sha256,
-        "primary_sha256": primary_sha256(job, plan),
+        "pairs_sha256": pairs_sha256,
+        "primary_sha256": primary_sha256(job, pairs_sha256),
         "hostname": provenance.hostname(),
         "git_commit": code.commit or "none",
         "git_dirty": str(code.dirty).lower(),
@@ -63,13 +64,10 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     return tags
 
 
-def primary_sha256(job: Job, plan: Plan) -> str:
+def primary_sha256(job: Job, pairs_sha256: str) -> str:
     """Hash of what was fixed before any weight was read: the primary outcome, how it is tested, and on which pairs."""
-    keys = ("experiment", "statistics", "similarity", "method", "template", "tokens")
-    fixed = {key: job.config[key] for key in keys}
-    fixed["experiment"] = job.config["experiment"]["primary"]
-    text = json.dumps([fixed, plan.pairs.sha256], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    fixed = {part: job.config[part] for part in ("statistics", "similarity", "method", "template", "tokens")}
+    return kept.key({**fixed, "primary": job.config["experiment"]["primary"], "pairs": pairs_sha256})
 
 
 def verdict_tags(result: Result) -> dict[str, Any]:
@@ -118,14 +116,13 @@ def _numbers(at: DepthTest) -> dict[str, float]:
     numbers = {
         "delta": at.delta, "cognate": at.mean_cognate, "control": at.mean_control,
         "sd_cognate": at.sd_cognate, "sd_control": at.sd_control,
-        "ci_low": at.delta_ci.low if at.delta_ci else None, "ci_high": at.delta_ci.high if at.delta_ci else None,
-        "g": at.g, "g_ci_low": at.g_ci.low if at.g_ci else None, "g_ci_high": at.g_ci.high if at.g_ci else None,
-        "p": at.p, "p_greater": at.p_greater, "p_max_t": at.p_max_t,
-        "auc": at.auc, "auc_ci_low": at.auc_ci.low if at.auc_ci else None,
-        "auc_ci_high": at.auc_ci.high if at.auc_ci else None, "cliffs_delta": at.cliffs_delta,
-        "left_out_low": at.left_out.low if at.left_out else None,
-        "left_out_high": at.left_out.high if at.left_out else None, "equivalence_p": at.equivalence_p,
+        "g": at.g, "p": at.p, "p_greater": at.p_greater, "p_max_t": at.p_max_t,
+        "auc": at.auc, "cliffs_delta": at.cliffs_delta, "equivalence_p": at.equivalence_p,
     }  # fmt: skip
+    intervals = {"ci": at.delta_ci, "g_ci": at.g_ci, "auc_ci": at.auc_ci, "left_out": at.left_out}
+    for name, interval in intervals.items():
+        if interval is not None:
+            numbers |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return {k: v for k, v in numbers.items() if v is not None}
 
 

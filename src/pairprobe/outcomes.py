@@ -12,6 +12,9 @@ from pairprobe.records import PairSet, Similarities, Texts, Tokens, Usage, Vecto
 
 # ── group tests and verdict ──────────────────────────────────────────────────────────────────────────────
 
+#: The scheme that supposes independent pairs.
+PAIRS_RELABELLED = "pairs relabelled"
+
 
 def p_text(p: float) -> str:
     """'= 0.409', or '< 0.001': no relabelling test can say 0.000."""
@@ -44,9 +47,9 @@ class DepthTest:
     delta = mean_cognate − mean_control, in units of the similarity; g: Hedges' g; t: pooled two-sample t;
     p: two-sided by relabelling (the group test's `scheme`); p_greater: one-sided, cognates closer; p_max_t:
     two-sided, corrected for the family of all depths of this similarity.
-    auc: chance that a cognate pair is more similar than a control pair; cliffs_delta = 2 auc − 1. left_out: the
-    smallest and largest Δ once any one unit is left out. equivalence_p: of the hypothesis that |Δ| is as large as
-    `GroupTest.sesoi` standard deviations (two one-sided tests): small means that there is no such difference.
+    auc: chance that a cognate pair is more similar than a control pair. left_out: the smallest and largest Δ once any
+    one unit is left out. equivalence_p: of the hypothesis that |Δ| is as large as `GroupTest.sesoi` standard
+    deviations (two one-sided tests): small means that there is no such difference.
     """
 
     depth: int
@@ -64,10 +67,13 @@ class DepthTest:
     p_max_t: float | None
     auc: float | None = None
     auc_ci: Interval | None = None
-    cliffs_delta: float | None = None
-    cliffs_ci: Interval | None = None
     left_out: Interval | None = None
     equivalence_p: float | None = None
+
+    @property
+    def cliffs_delta(self) -> float | None:
+        """Cliff's δ = 2 AUC − 1."""
+        return None if self.auc is None else 2 * self.auc - 1
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,8 @@ class GroupTest:
     units: how many independent units (words linked by a cognate pair, a concept or a cognate set) the pairs hold;
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
     whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
-    and why_no_p says why. sesoi: the smallest difference of interest, in standard
-    deviations, that `equivalence_p` is about.
+    and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
+    about.
     """
 
     similarity: str
@@ -101,7 +107,7 @@ class GroupTest:
     units: int = 0
     clusters: int = 0
     crossing: int = 0
-    scheme: str = "pairs relabelled"
+    scheme: str = PAIRS_RELABELLED
     why_no_p: str = ""
     sesoi: float = 0.0
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
-from pairprobe.outcomes import DepthTest, GroupTest, Interval, Result, p_text, signed
+from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Result, p_text, signed
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
 
@@ -228,7 +228,7 @@ class Report:
             f"power for d = {test.effect:g}: {100 * test.power:.0f} % · "
             f"found {100 * test.power_wanted:g} % of the time: d = {test.detectable_d:.1f}",
         )
-        if test.scheme not in ("", "pairs relabelled"):
+        if test.scheme not in ("", PAIRS_RELABELLED):
             self.line(
                 "", f"{test.scheme}, since words, concepts or cognate sets link the pairs: {test.clusters} clusters"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pairprobe.outcomes import GroupTest, Verdict, p_text, signed
+from pairprobe.outcomes import PAIRS_RELABELLED, GroupTest, Verdict, p_text, signed
 from pairprobe.records import PairSet
 
 FEW = 20  # pairs in a group; below, even of normal similarities BCa intervals hold the truth too rarely (decision 5)
@@ -13,14 +13,14 @@ FEW = 20  # pairs in a group; below, even of normal similarities BCa intervals h
 def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
     """One careful answer at the primary depth, and what to beware of.
 
-    A difference is claimed only where the test and the interval agree and no pair shares a word with
-    another; everything else cannot be told, and why is said.
+    A difference is claimed only where the test and the interval agree and no pair shares a word with another, or the
+    test moved linked pairs together; that there is none, only by equivalence. Else it cannot be told, and why is said.
     """
     at = test.at(depth)
     reused, words = pairs.reused_words(test.control)
     dependent = pairs.dependent_pairs(test.control)
     total = test.n_cognate + test.n_control
-    naive = test.scheme == "pairs relabelled"
+    naive = test.scheme == PAIRS_RELABELLED
     moved = "" if naive else "; test and interval move linked pairs together"
     beware = []
     if reused:
