@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.statistics import Statistics, bootstrap_interval
+from pairprobe.statistics.group_tests import Statistics, bootstrap_interval
 
 Array = npt.NDArray[np.float64]
 SIZES = ((10, 4), (10, 10), (4, 4), (20, 8), (20, 20), (50, 50))  # cognate + control pairs; the published 10 + 4 first

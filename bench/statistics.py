@@ -37,7 +37,7 @@ def ours() -> Sample:
     import scipy.stats  # noqa: F401
 
     from pairprobe.records import Pair, PairSet, Similarities, Word
-    from pairprobe.statistics import Statistics, relabel
+    from pairprobe.statistics.group_tests import Statistics, relabel
 
     values, half = similarities(), PAIRS // 2
     pairs = tuple(

@@ -4,7 +4,7 @@ import numpy as np
 
 from pairprobe.outcomes import GroupTest
 from pairprobe.records import COGNATE, Pair, PairSet, Similarities, Word
-from pairprobe.statistics import Statistics
+from pairprobe.statistics.group_tests import Statistics
 
 FAST = Statistics(resamples=200)  # where the interval of Δ is not what is asked
 

@@ -65,7 +65,7 @@ def test_the_parser_of_imports_sees_what_it_must() -> None:
 def test_a_room_knows_records_errors_protocols_and_itself(module: str) -> None:
     allowed = {"records", "rooms", "errors", room_of(module)}
     if room_of(module) in ("statistics", "verdict"):
-        allowed |= {"outcomes"}
+        allowed |= {"outcomes", "evidence"}
     assert {name for name in ours(module) if room_of(name) not in allowed} == set()
 
 
@@ -83,8 +83,10 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("disk", set()),
         ("stores", {"errors", "disk"}),
         ("tracking", {"records", "errors", "stores"}),
-        ("outcomes", {"records"}),
-        ("figures", {"records", "outcomes", "errors"}),
+        ("outcomes", set()),
+        ("evidence", {"outcomes"}),
+        ("result", {"records", "outcomes", "evidence"}),
+        ("figures", {"records", "outcomes", "evidence", "errors"}),
         ("provenance", {"records", "errors", ""}),  # "": the package's own version
     ],
 )

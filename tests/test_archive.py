@@ -11,7 +11,7 @@ from groups import FAST, pair_set, similarities
 from safetensors.numpy import load_file
 
 from pairprobe import archive, figures
-from pairprobe.outcomes import Result
+from pairprobe.result import Result
 from pairprobe.records import Text, Texts, Vectors
 from pairprobe.verdict import verdict
 

@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from pairprobe.errors import ConfigError, StatisticsError
 from pairprobe.records import PairSet, Similarities
-from pairprobe.statistics import (
+from pairprobe.statistics.group_tests import (
     Statistics,
     bootstrap_interval,
     detectable_d,
@@ -263,7 +263,7 @@ def test_a_drawn_p_is_close_to_the_exact_one():
 
 
 def test_drawing_in_blocks_gives_the_number_of_draws_asked(monkeypatch):
-    monkeypatch.setattr("pairprobe.statistics.BLOCK", 1000)
+    monkeypatch.setattr("pairprobe.statistics.group_tests.BLOCK", 1000)
     found = relabel(*drawn(0, 12, 12, depths=3), 777, 1, 0)
     assert found.count == 777
     exact = relabel(*drawn(0, 5, 4, depths=3), 100, 50_000, 0)
@@ -401,7 +401,7 @@ def test_with_the_same_resamples_the_interval_is_scipy_s(n, m, draw, confidence)
 def test_resamples_taken_in_blocks_are_as_good_as_all_at_once(monkeypatch):
     x, y = drawn(3, 30, 20, depths=4)
     whole = bootstrap_interval(x, y, 0.95, 20_000, 0)
-    monkeypatch.setattr("pairprobe.statistics.BLOCK", 30 * 700)
+    monkeypatch.setattr("pairprobe.statistics.group_tests.BLOCK", 30 * 700)
     parts = bootstrap_interval(x, y, 0.95, 20_000, 0)
     assert np.array(parts) == pytest.approx(np.array(whole), abs=0.02)
 

@@ -10,7 +10,7 @@ from pairprobe.methods.recorded import PUBLISHED, Recorded
 from pairprobe.outcomes import GroupTest, Interval, Verdict
 from pairprobe.pairs.pie_oc import PieOc
 from pairprobe.records import PairSet
-from pairprobe.statistics import Statistics
+from pairprobe.statistics.group_tests import Statistics
 from pairprobe.verdict import verdict
 
 

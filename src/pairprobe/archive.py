@@ -10,7 +10,8 @@ from typing import Any
 
 from pairprobe import figures, kept, provenance
 from pairprobe.config import Job, flatten
-from pairprobe.outcomes import DepthTest, GroupTest, Result
+from pairprobe.outcomes import DepthTest, GroupTest
+from pairprobe.result import Result
 from pairprobe.preflight import Plan
 from pairprobe.provenance import Git
 from pairprobe.records import PairSet
@@ -161,7 +162,9 @@ def write_config(folder: Path, job: Job, code: Git) -> None:
 
 
 def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
-    """tables/*.json, figures/*.png, vectors/vectors.safetensors."""
+    """outcome.json, tables/*.json, figures/*.png, vectors/vectors.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "outcome.json").write_text(json.dumps(outcome(result), ensure_ascii=False), encoding="utf-8")
     _write_table(folder / "tables" / "similarities.json", similarity_rows(result))
     _write_table(folder / "tables" / "pairs.json", pair_rows(result.pairs))
     if result.pairs.balance:
@@ -188,6 +191,28 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
             metadata={"texts": json.dumps(words, ensure_ascii=False), **result.vectors.about},
         )
         file.chmod(mode)
+
+
+def outcome(result: Result) -> dict[str, Any]:
+    """All records of what was found, as plain values under their fields' names: what reports and comparisons read.
+
+    version: of this layout. Similarities, pairs and tokens stand in tables/, vectors in vectors/.
+    """
+    pairs = result.pairs
+    return {
+        "version": 1,
+        "verdict": asdict(result.verdict),
+        "tests": [asdict(test) for test in result.tests.values()],
+        "evidence": asdict(result.evidence),
+        "similarities": {name: {"about": s.about, "reference": s.reference} for name, s in result.similarities.items()},
+        "pairs": {
+            "name": pairs.name, "source": pairs.source, "citation": pairs.citation, "about": pairs.about,
+            "sizes": pairs.sizes, "sha256": pairs.sha256, "balance": [asdict(b) for b in pairs.balance],
+            "reference": len(pairs.reference),
+        },
+        "usage": asdict(result.usage) if result.usage else None,
+        "vectors": result.vectors.about if result.vectors else None,
+    }  # fmt: skip
 
 
 def similarity_rows(result: Result) -> list[dict[str, Any]]:

@@ -6,9 +6,6 @@ An undefined statistic is None, never 0.0 and never NaN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from pairprobe.records import PairSet, Similarities, Texts, Tokens, Usage, Vectors
 
 # ── group tests and verdict ──────────────────────────────────────────────────────────────────────────────
 
@@ -46,7 +43,8 @@ class DepthTest:
 
     delta = mean_cognate − mean_control, in units of the similarity; g: Hedges' g; t: pooled two-sample t;
     p: two-sided by relabelling (the group test's `scheme`); p_greater: one-sided, cognates closer; p_max_t:
-    two-sided, corrected for the family of all depths of this similarity.
+    two-sided, corrected for the family of all depths and similarities tested together (`GroupTest.family` of them).
+    q: Benjamini and Hochberg's adjusted p over the same family.
     auc: chance that a cognate pair is more similar than a control pair. left_out: the smallest and largest Δ once any
     one unit is left out. equivalence_p: of the hypothesis that |Δ| is as large as `GroupTest.sesoi` standard
     deviations (two one-sided tests): small means that there is no such difference.
@@ -69,6 +67,7 @@ class DepthTest:
     auc_ci: Interval | None = None
     left_out: Interval | None = None
     equivalence_p: float | None = None
+    q: float | None = None
 
     @property
     def cliffs_delta(self) -> float | None:
@@ -87,7 +86,7 @@ class GroupTest:
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
     whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
     and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
-    about.
+    about. family: how many depths × similarities p_max_t and q allow for.
     """
 
     similarity: str
@@ -110,6 +109,7 @@ class GroupTest:
     scheme: str = PAIRS_RELABELLED
     why_no_p: str = ""
     sesoi: float = 0.0
+    family: int = 1
 
     def at(self, depth: int) -> DepthTest:
         """The test at `depth`; negative depths count from the last, as in Python."""
@@ -134,28 +134,3 @@ class Verdict:
     similarity: str
     control: str
     depth: int
-
-
-# ── what a run found ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """All that one run found, room by room. The first five are None where no model was used.
-
-    tests: by (similarity, control group).
-    """
-
-    texts: Texts | None
-    tokens: Tokens | None
-    findings: Any | None
-    vectors: Vectors | None
-    usage: Usage | None
-    pairs: PairSet
-    similarities: dict[str, Similarities]
-    tests: dict[tuple[str, str], GroupTest]
-    verdict: Verdict
-
-    @property
-    def primary(self) -> GroupTest:
-        return self.tests[self.verdict.similarity, self.verdict.control]

@@ -238,15 +238,17 @@ class Vectors:
 
     Depths are numbered as Hugging Face numbers `hidden_states`: 0 is the embedding output, L comes after
     the final norm. `computed_in` is the dtype of the computation, which bounds how exactly a run repeats.
+    token_norms: for each text float32 [depths, tokens], the length of every token's state; None where not measured.
     """
 
     values: npt.NDArray[np.float32]
     depths: tuple[int, ...]
     computed_in: str
     about: dict[str, str] = field(default_factory=dict)
+    token_norms: tuple[npt.NDArray[np.float32], ...] | None = None
 
     def __post_init__(self) -> None:
-        _freeze(self.values)
+        _freeze(self.values, *(self.token_norms or ()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
-from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Result, p_text, signed
+from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
+from pairprobe.result import Result
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
 

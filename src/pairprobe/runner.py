@@ -15,7 +15,7 @@ from pairprobe import archive, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.kept import Kept
-from pairprobe.outcomes import Result
+from pairprobe.result import Result
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
 from pairprobe.report import Report
