@@ -11,8 +11,8 @@ from groups import FAST, pair_set, similarities
 from safetensors.numpy import load_file
 
 from pairprobe import archive, figures
-from pairprobe.result import Result
 from pairprobe.records import Text, Texts, Vectors
+from pairprobe.result import Result
 from pairprobe.verdict import verdict
 
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from pairprobe import report
 from pairprobe.errors import ExecutionError, PairprobeError, StoreError
 from pairprobe.outcomes import DepthTest, GroupTest, Interval, Verdict
-from pairprobe.result import Result
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, Pair, PairSet, Similarities, Text, Texts, TokenisedText, Tokens, Word
 from pairprobe.report import WIDTH, Report
+from pairprobe.result import Result
 from pairprobe.tokens import Findings, TokenRules
 from pairprobe.tracking import Store
 

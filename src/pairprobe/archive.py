@@ -11,10 +11,10 @@ from typing import Any
 from pairprobe import figures, kept, provenance
 from pairprobe.config import Job, flatten
 from pairprobe.outcomes import DepthTest, GroupTest
-from pairprobe.result import Result
 from pairprobe.preflight import Plan
 from pairprobe.provenance import Git
 from pairprobe.records import PairSet
+from pairprobe.result import Result
 from pairprobe.tracking import Metric, without_password
 
 

@@ -110,7 +110,7 @@ class FormBaseline:
 
 @dataclass(frozen=True)
 class ScoreCheck:
-    """Does the similarity follow people's own judgement? Spearman's rank correlation with `Pair.score`, at one depth."""
+    """Does the similarity follow people's judgement? Spearman's rank correlation with `Pair.score`, at one depth."""
 
     similarity: str
     depth: int

@@ -20,9 +20,9 @@ from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
-from pairprobe.result import Result
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
+from pairprobe.result import Result
 
 WIDTH = 100
 LABEL = 12

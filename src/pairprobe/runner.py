@@ -15,10 +15,10 @@ from pairprobe import archive, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.kept import Kept
-from pairprobe.result import Result
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
 from pairprobe.report import Report
+from pairprobe.result import Result
 from pairprobe.tokens import examine, leave_out, tokenise
 from pairprobe.tracking import Store, uri_of
 from pairprobe.verdict import verdict
