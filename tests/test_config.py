@@ -23,6 +23,7 @@ NEEDS = {
     "pairs/table.yaml": ["pairs.path=pairs.csv"],
     "method/recorded.yaml": ["model=recorded", "method.path=paper70_published", "method.model=any"],
     "model/local.yaml": ["model.source=/models/mine"],
+    "model/hub.yaml": ["model.hub=somebody/mine"],
     "template/pattern.yaml": ["template.pattern='a {word}'"],
 }
 
@@ -85,6 +86,19 @@ def test_every_field_of_a_target_can_be_overridden_by_its_key(yaml: Path) -> Non
 def test_any_model_takes_a_folder_of_the_users() -> None:
     job = job_of("model=smollm2_135m", "model.source=/models/mine", "model.trust_remote_code=true")
     assert job.model.source == "/models/mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["model=local", "model.source=/models/mine"], "mine"),
+        (["model=local", "model.source=/models/mine-Q4_K_M.gguf"], "mine-Q4_K_M"),
+        (["model=local", "model.source=/models/mine", "model.name=ours"], "ours"),
+        (["model=hub", "model.hub=somebody/Llama-1B"], "Llama-1B"),
+    ],
+)
+def test_a_model_without_a_name_is_called_after_its_place(words: list[str], name: str) -> None:
+    assert job_of(*words).name == f"{name}-layerwise-pie_oc"
 
 
 def test_two_similarities_of_one_name_are_refused() -> None:

@@ -76,13 +76,19 @@ def test_a_change_is_dirty_and_its_diff_restores_it(checkout: Path, tmp_path: Pa
     assert not (again / "code.py").exists()
 
 
-@pytest.mark.parametrize("name", ["new.py", "two words.csv", "wörter.csv"])
-def test_a_file_that_git_does_not_know_is_named(checkout: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["new.py", "two words.yaml", "wörter.py"])
+def test_code_that_git_does_not_know_is_named(checkout: Path, name: str) -> None:
     (checkout / name).write_text("", encoding="utf-8")
     state = provenance.git(checkout)
     assert state.dirty
     assert state.diff.startswith("# not in git: ")
     assert name in state.diff
+
+
+def test_a_table_that_git_does_not_know_is_no_code(checkout: Path) -> None:
+    (checkout / "mine.csv").write_text("word_a,word_b,group\n", encoding="utf-8")
+    state = provenance.git(checkout)
+    assert (state.dirty, state.diff) == (False, "")
 
 
 def test_a_file_that_git_ignores_changes_nothing(checkout: Path) -> None:

@@ -591,4 +591,4 @@ def test_threads_are_set_where_asked_for(subject, monkeypatch):
     measured(subject("llama"), replace(CPU, threads=3), depths=[0])
     measured(subject("llama"), CPU, depths=[0])  # null leaves torch's own choice
     own = torch.get_num_threads()
-    assert asked == [3, own, 3, own]  # for loading and for the pass, each time put back
+    assert asked == [3, own]  # and put back

@@ -102,6 +102,16 @@ class Job:
         """Readable run name, as minilm-layerwise-pie_oc."""
         return f"{self.model_name}-{self.method.name}-{self.pairs_name}"
 
+    def settled(self, checkpoint: Any | None) -> Job:
+        """The job with its model's place settled, see `Model.settled`: what is recorded."""
+        if checkpoint is None:
+            return self
+        model = self.model.settled(checkpoint)
+        places = {key: getattr(model, key) for key in ("hub", "revision", "package", "folder")}
+        return dataclasses.replace(
+            self, model=model, config={**self.config, "model": {**self.config["model"], **places}}
+        )
+
 
 def build(config: DictConfig | Mapping[str, Any]) -> Job:
     """Validate and build.

@@ -19,11 +19,13 @@ PACKAGES = (
     "pandas", "huggingface-hub", "hydra-core", "omegaconf", "mlflow",
 )  # fmt: skip
 LARGEST_DIFF = 2_000_000  # characters
+CODE = (".py", ".yaml", ".yml")  # what can change a run
 
 
 @dataclass(frozen=True)
 class Git:
-    """commit: hexadecimal, '' outside a repository. diff: against it, uncommitted files named at its head."""
+    """commit: hexadecimal, '' outside a repository. diff: against it, files of code that are not in git named at its
+    head. dirty: whether there is any; other files that are not in git, tables of pairs among them, change no code."""
 
     commit: str = ""
     dirty: bool = False
@@ -51,13 +53,14 @@ def git(folder: Path | None) -> Git:
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return Git()
-    status = ask("status", "--porcelain") or ""
-    new = [line[3:] for line in status.splitlines() if line.startswith("??")]
+    status = (ask("status", "--porcelain", "--untracked-files=all") or "").splitlines()
+    changed = [line for line in status if not line.startswith("??")]
+    new = [line[3:] for line in status if line.startswith("??") and line[3:].strip('"').endswith(CODE)]
     diff = ask("diff", "HEAD") or ""
     if len(diff) > LARGEST_DIFF:
         diff = diff[:LARGEST_DIFF] + f"\n# … cut off at {LARGEST_DIFF} of {len(diff)} characters\n"
     head = "".join(f"# not in git: {name}\n" for name in new)
-    return Git(commit.strip(), bool(status.strip()), head + diff)
+    return Git(commit.strip(), bool(changed or new), head + diff)
 
 
 def versions(with_torch: bool = False) -> dict[str, str]:

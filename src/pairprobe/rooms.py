@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -151,6 +151,7 @@ class Checkpointed(Protocol):
     def weight_rows(self, weight: Any, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...
     def empty_model(self, dtype: str = "float32", attention: str | None = None) -> Any: ...
     def assigned(self, model: Any, within: str = "") -> Mapping[str, Weight | Fused]: ...
+    def without_place(self, model: Any, names: Iterable[str]) -> list[str]: ...
     def dense(self, weight: Any) -> torch.Tensor: ...
 
 

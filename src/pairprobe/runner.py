@@ -54,6 +54,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
     if plan.checkpoint is not None and job.model.sha256:
         plan.checkpoint.check_sha256(job.model.sha256)
     show.plan(job, plan)
+    job = job.settled(plan.checkpoint)
     store = Store(uri_of(job.tracking.uri, home()), home())
     code = provenance.git(repository())
     params = archive.params(job)

@@ -17,7 +17,7 @@ from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints import gguf, identity, reading
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
-from pairprobe.checkpoints.names import Experts, assign
+from pairprobe.checkpoints.names import Experts, assign, without_place
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.storage import Storage, storage
 from pairprobe.checkpoints.weight import Weight, weights
@@ -312,6 +312,10 @@ class Checkpoint:
             return assign(model, self.weights, within)
         except CheckpointError as error:
             raise CheckpointError([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
+
+    def without_place(self, model: Any, names: Iterable[str]) -> list[str]:
+        """What is wrong with stored tensors that `model` did not take, see `names.without_place`."""
+        return without_place(model, names)
 
     @cached_property
     def embedding_name(self) -> str:

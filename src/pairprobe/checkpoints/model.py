@@ -22,7 +22,7 @@ class Model:
     """What is known about a model before it is found.
 
     Args:
-        name: how runs are called after it.
+        name: how runs are called after it; '': after the folder, file or repository.
         source: a local folder with config.json, tokenizer.json and safetensors, or the address of one
             (https://…/), of which method=static reads the rows it needs; wins over the other places.
         package, folder: an installed Python package and the folder in it that holds the checkpoint.
@@ -35,7 +35,7 @@ class Model:
         trust_remote_code: let transformers run Python from the checkpoint's folder. Never on by itself.
     """
 
-    name: str
+    name: str = ""
     source: str | None = None
     package: str | None = None
     folder: str | None = None
@@ -48,6 +48,20 @@ class Model:
 
     def __post_init__(self) -> None:
         one_of("model.fetch", self.fetch, FETCH)
+        if not self.name:
+            place = (self.source or self.hub or self.package or "model").rstrip("/")
+            object.__setattr__(self, "name", place.rpartition("/")[2].removesuffix(".gguf"))
+
+    def settled(self, found: Checkpoint) -> Model:
+        """The place that `found` came from, and no other: what a record should name.
+
+        A branch becomes the commit it stood for, so that a repetition asks for the same weights.
+        """
+        if self.source:
+            return replace(self, hub=None, revision=None, package=None, folder=None)
+        if found.revision:
+            return replace(self, revision=found.revision)
+        return self
 
     def locate(self) -> Checkpoint:
         """Find the checkpoint and read its config and headers; no weights are read, or fetched.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 #: Parameters whose absence changes no hidden state: the pooler sits on top of the last one.
 HARMLESS = ("pooler.",)
+#: Buffers that older checkpoints store inside layers and transformers computes: rotary frequencies, causal masks.
+COMPUTED = re.compile(r"(rotary_emb\.\w+|\.masked_bias|\.attn\.bias|\.attention\.bias|position_ids|rel_pos_mask)$")
+LAYER = re.compile(r"^(?P<stack>(?:.*?\.)?)(?P<number>\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,13 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
     operations: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     problems: list[str] = []
+    unasked: list[str] = []
     for name, weight in weights.items():
         target, converter = rename(name)
-        if target not in wanted or not target.startswith(within):
+        if not target.startswith(within):
+            continue
+        if target not in wanted:
+            unasked.append(target)
             continue
         if converter is None:
             if target in source:
@@ -77,6 +84,7 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
         if n.startswith(within) and n not in found and not n.startswith(HARMLESS) and n not in operations
     )
     wrong = sorted(n for n, w in found.items() if tuple(w.shape) != wanted[n])
+    problems += without_place(model, unasked)
     if absent:
         problems.append(f"{len(absent)} tensors of the model are not in its files: {_some(absent)}.")
     if wrong:
@@ -87,6 +95,42 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
             problems, "Get the checkpoint again; its weights and its config.json do not belong together."
         )
     return found
+
+
+def without_place(model: torch.nn.Module, names: Iterable[str]) -> list[str]:
+    """What is wrong with stored tensors of layers that `model` has no parameter for; [] where nothing is.
+
+    Left out without a word, they would make another model of it: a shallower one, or one without its biases. Heads,
+    and what transformers itself is told to ignore, are not looked at. names: as the model would call them, or as a
+    model with a head would.
+    """
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    stacks: dict[str, set[int]] = {}
+    for name in model.state_dict():
+        if found := LAYER.match(name):
+            stacks.setdefault(found["stack"], set()).add(int(found["number"]))
+    inside, beyond = [], set()
+    for name in names:
+        found = LAYER.match(name.removeprefix(prefix))
+        if not found or found["stack"] not in stacks or COMPUTED.search(name):
+            continue
+        if any(re.search(pattern, name) for pattern in ignored):
+            continue
+        if int(found["number"]) in stacks[found["stack"]]:
+            inside.append(name)
+        else:
+            beyond.add(int(found["number"]))
+    problems = []
+    if inside:
+        problems.append(f"{len(inside)} stored tensors have no place in the model of its config: {_some(inside)}.")
+    if beyond:
+        layers = max(len(numbers) for numbers in stacks.values())
+        problems.append(
+            f"the config asks for {layers} layers, and the files hold {len(beyond)} more, which would not be run "
+            "(to look at some depths only: method.depths=[…])."
+        )
+    return problems
 
 
 def _renamer(model: torch.nn.Module, wanted: Mapping[str, Any]) -> Any:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from pairprobe.errors import CheckpointError, ExecutionError
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches, right_padded, text_stack
-from pairprobe.executions.memory import budget, lacking
-from pairprobe.executions.planning import whole_seconds
+from pairprobe.executions.memory import budget, lacking, limited
+from pairprobe.executions.planning import NARROW, WIDE, whole_seconds
 from pairprobe.executions.states import Phase, finite, out_of_memory
 from pairprobe.records import Estimate, Tokens, Usage
 from pairprobe.rooms import Checkpointed, Keep, Observe
@@ -61,16 +61,25 @@ class Resident:
         """Itself; see `auto`."""
         return self
 
-    def memory_needed(self, checkpoint: Checkpointed) -> int:
-        """Bytes the weights take, as computed with, plus the file's pages while they are converted."""
+    def memory_needed(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any] | None = None) -> int:
+        """Bytes the weights take, as computed with, plus the file's pages while they are converted; and, for texts of
+        these lengths, what a layer holds of their largest batch."""
         itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
-        return checkpoint.parameters * itemsize + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
+        weights = checkpoint.parameters * itemsize + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
+        if lengths is None:
+            return weights
+        padded = max(int(lengths[rows].max()) * len(rows) for rows in batches(lengths, self.batch_tokens))
+        inner = max(
+            (t.shape[0] for n, t in checkpoint.tensors.items() if _of_a_layer(n) and len(t.shape) == 2), default=0
+        )
+        width = checkpoint.weights[checkpoint.embedding_name].shape[1]
+        return weights + int(padded * itemsize * (WIDE * inner + NARROW * width))
 
     def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
         """What a run on texts of these lengths would take. timed: measure disk and processor."""
         device, _ = devices.choose(self.device)
         dtype = devices.dtype_for(self.dtype, device)
-        weights = self.memory_needed(checkpoint)
+        weights = self.memory_needed(checkpoint, lengths)
         limits = budget(device, self.memory)
         host, gpu = (weights, 0) if device == "cpu" else (weights, weights)
         if devices.unified(device):
@@ -137,15 +146,12 @@ class Resident:
         model = None
         dtype = devices.dtype_for(self.dtype, device)
         try:
-            with devices.threads(self.threads), Phase("load", device, seconds, peaks):
-                model = self._load(checkpoint, device, dtype)
-            with (
-                devices.threads(self.threads),
-                Phase("forward", device, seconds, peaks),
-                torch.inference_mode(),
-            ):
-                for rows in batches(tokens.lengths, self.batch_tokens):
-                    self._batch(checkpoint, model, tokens, rows, device, observe)
+            with devices.threads(self.threads), limited(budget(device, self.memory).host, device):
+                with Phase("load", device, seconds, peaks):
+                    model = self._load(checkpoint, device, dtype)
+                with Phase("forward", device, seconds, peaks), torch.inference_mode():
+                    for rows in batches(tokens.lengths, self.batch_tokens):
+                        self._batch(checkpoint, model, tokens, rows, device, observe)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -197,6 +203,12 @@ class Resident:
                     f"{checkpoint.name}: {len(names)} tensors of the model are {what}: {shown}.",
                     "Get the checkpoint again; its weights and its config.json do not belong together.",
                 )
+        problems = checkpoint.without_place(model, info["unexpected_keys"])
+        if problems:
+            raise CheckpointError(
+                [f"{checkpoint.name}: {line}" for line in problems],
+                "Get the checkpoint again; its weights and its config.json do not belong together.",
+            )
         return model.to(device).eval()  # type: ignore[no-any-return]
 
     def _batch(
@@ -234,3 +246,8 @@ class Resident:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _of_a_layer(name: str) -> bool:
+    """Whether a stored tensor's name has a number in it, as those of layers do."""
+    return any(part.isdigit() for part in name.split("."))
