@@ -242,6 +242,29 @@ def test_reproduce_gives_the_same_numbers(home: Path, pairs_file: Path, capfd) -
     assert again.info.experiment_id == original.info.experiment_id
 
 
+def test_a_branch_of_the_hub_is_recorded_as_the_commit_that_ran(
+    home: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+    from small_models import write
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    place = tmp_path / "hub" / "models--somebody--tiny"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    write("llama", place / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    words = ["pairs=table", f"pairs.path={pairs_file}", "template=bare", "method=static", "--quiet"]
+    assert run(["model=hub", "model.hub=somebody/tiny", *words]) == 0
+    (original,) = runs_of(home)
+    assert original.data.params["model.revision"] == commit
+    assert original.info.run_name == "tiny-static-germanic"
+    (place / "refs" / "main").write_text("f" * 40)  # the branch moves on
+    assert run(["reproduce", original.info.run_id]) == 0
+    assert run([f"model.source={place / 'snapshots' / commit}", "model.sha256=null", *words]) == 0
+    assert runs_of(home)[-1].data.params["model.package"] == "None"  # the folder counted, not the package
+
+
 def test_reproduce_finds_changed_data(home: Path, pairs_file: Path, capfd) -> None:
     assert run(["pairs=table", f"pairs.path={pairs_file}", "template=bare", "method=static", "--quiet"]) == 0
     pairs_file.write_text(PAIRS.replace("Wasser", "Feuer"), encoding="utf-8")

@@ -83,7 +83,7 @@ def test_a_plan_of_a_quantised_checkpoint_says_what_it_is_stored_as(int8: Path, 
 
 def test_a_plan_of_static_says_that_nothing_is_run(int8: Path, capfd) -> None:
     assert run(["plan", *words_for(int8, "method=static")]) == 0
-    assert "embedding rows only; no model is run" in capfd.readouterr().out
+    assert "of 245 kB stored; no model is run" in capfd.readouterr().out
 
 
 def test_a_plan_of_a_sweep_shows_each_of_its_runs(int8: Path, capfd) -> None:
@@ -185,3 +185,16 @@ def test_weight_only_and_as_stored_are_told_apart(int8: Path, home: Path) -> Non
     one, other = (r.data.metrics["mean_cognate"] for r in runs_of(home))
     assert one != other
     assert abs(one - other) < 0.2
+
+
+def test_a_plan_of_rows_counts_them(dense: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("word_a,word_b,group\ndog,cat,cognate\ncat,dog,cognate\ndog,dog,control\ncat,cat,control\n")
+    assert run(["plan", *words_for(dense, "method=static", "pairs=table", f"pairs.path={pairs}")]) == 0
+    said = re.search(r"plan +(\d+) rows of the embedding table, (\d+) kB", capfd.readouterr().out)
+    assert said
+    checkpoint = Checkpoint.open(dense, name="x")
+    ids = {i for word in ("dog", "cat") for i in checkpoint.tokenizer()(word, add_special_tokens=False)["input_ids"]}
+    table = checkpoint.weights[checkpoint.embedding_name]
+    assert int(said[1]) == len(ids)
+    assert int(said[2]) == round(len(ids) * table.shape[1] * table.nbytes / (table.shape[0] * table.shape[1]) / 1000)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError
-from pairprobe.records import Estimate, PairSet
+from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.tokens import tokenise
 
 LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
@@ -89,9 +89,9 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     return Plan(pairs, checkpoint, execution, estimate, remark), problems
 
 
-def lengths(job: Job, plan: Plan) -> Any:
-    """int [texts]: tokens of each text of a plan."""
-    return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs)).lengths  # type: ignore[union-attr]
+def tokens(job: Job, plan: Plan) -> Tokens:
+    """The tokens of the texts of a plan that has a checkpoint."""
+    return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs))  # type: ignore[union-attr]
 
 
 def _estimate(job: Job, checkpoint: Any, texts: Any, timed: bool) -> tuple[Any, Estimate]:

@@ -43,7 +43,7 @@ def _show(job: Job) -> int:
             title += f", unquantised: {', '.join(about.unquantised)}"
     show.line("pairprobe", title)
     if plan.estimate is None or plan.execution is None:
-        show.line("plan", "embedding rows only; no model is run" if plan.checkpoint else "no model is used")
+        show.line("plan", _rows(job, plan))
         return 0
     found = _ways(job, plan)
     show.plain(f"{'':<14}{'read':>10}{'peak cpu':>12}{'peak gpu':>12}   time")
@@ -65,10 +65,20 @@ def _show(job: Job) -> int:
     return 0
 
 
+def _rows(job: Job, plan: preflight.Plan) -> str:
+    if plan.checkpoint is None:
+        return "no model is used"
+    if not hasattr(job.method, "reads"):
+        return "no model is run"
+    rows, nbytes = job.method.reads(plan.checkpoint, preflight.tokens(job, plan))
+    whole = gigabytes(plan.checkpoint.nbytes)
+    return f"{rows} rows of the embedding table, {gigabytes(nbytes)} of {whole} stored; no model is run"
+
+
 def _ways(job: Job, plan: preflight.Plan) -> list[Estimate]:
     """Every execution that could be chosen, the chosen one first."""
     assert plan.estimate is not None
-    lengths = preflight.lengths(job, plan)
+    lengths = preflight.tokens(job, plan).lengths
     ways: Any = job.execution.both() if hasattr(job.execution, "both") else (plan.execution,)
     others = []
     for way in ways:

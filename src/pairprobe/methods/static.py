@@ -31,6 +31,12 @@ class Static(Pooling):
         """Why this method cannot measure this checkpoint, or None."""
         return None
 
+    def reads(self, checkpoint: Checkpointed, tokens: Tokens) -> tuple[int, int]:
+        """(rows of the embedding table, bytes) that these texts need."""
+        table = checkpoint.weights[checkpoint.embedding_name]
+        rows = len({int(i) for t in tokens.of for i in t.ids[self.weights(t) > 0]})
+        return rows, rows * table.nbytes // table.shape[0]
+
     def depths_of(self, checkpoint: Checkpointed) -> tuple[int, ...]:  # noqa: ARG002
         """The table is depth 0."""
         return (0,)
