@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairprobe.errors import ExecutionError
+from pairprobe.executions.sharing import PATIENCE, Rows
 from pairprobe.rooms import Weight
 
 if TYPE_CHECKING:
@@ -28,23 +29,33 @@ EXACT_COLUMNS = 1024
 class Workshop:
     """What all products of one pass share: the tile, the device, and which rows of a batch are real.
 
-    dtype: of computation. as_stored: quantise activations where the checkpoint says so. real: int [rows], the
-    flattened places of real tokens in the batch at work, None where none is padding: padded ones are not computed.
+    dtype: of computation. as_stored: quantise activations where the checkpoint says so. rows: of the batch at work,
+    which are computed: padding is not, and what begins alike is once; None for all of them.
     """
 
     def __init__(self, device: str, dtype: torch.dtype, as_stored: bool) -> None:
         import torch
 
         self.device, self.dtype, self.as_stored = device, dtype, as_stored
-        self.real: torch.Tensor | None = None
+        self.rows: Rows | None = None
         self.shape: tuple[int, ...] = ()
+        self._patience = PATIENCE
         self._onednn = product_library(device, dtype) == "oneDNN"
         size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
         self._tile = torch.empty(size, dtype=dtype, device=device)
 
-    def batch(self, mask: torch.Tensor, real: torch.Tensor | None) -> None:
+    def batch(self, mask: torch.Tensor, rows: Rows | None) -> None:
         """What follows is computed for a batch with this mask [batch, tokens]."""
-        self.shape, self.real = tuple(mask.shape), real
+        self.shape, self.rows = tuple(mask.shape), rows
+
+    def shares(self, flat: torch.Tensor) -> bool:
+        """Whether these inputs [batch × tokens, in] are equal where texts begin alike."""
+        if self.rows is None or not len(self.rows.again) or not self._patience:
+            return False
+        equal = self.rows.equal(flat)
+        if not equal:  # attention that looks ahead: no later product will fare better
+            self._patience -= 1
+        return equal
 
     def tile(self, rows: int, columns: int, transposed: bool) -> torch.Tensor:
         """[rows, columns], of undefined content; its memory is [columns, rows] where `transposed`."""
@@ -196,11 +207,12 @@ class Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         shape = x.shape
         flat = x.reshape(-1, shape[-1])
-        real = self.workshop.real
-        if real is not None and tuple(shape[:-1]) == self.workshop.shape:
-            some = self._of(flat[real])
+        rows = self.workshop.rows
+        if rows is not None and tuple(shape[:-1]) == self.workshop.shape:
+            shared = self.workshop.shares(flat)
+            some = self._of(flat[rows.first])[rows.back] if shared else self._of(flat[rows.real])
             y = some.new_zeros(flat.shape[0], some.shape[1])
-            y[real] = some
+            y[rows.real] = some
         else:
             y = self._of(flat)
         return y.view(*shape[:-1], y.shape[-1])

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from pairprobe.errors import CheckpointError
 from pairprobe.executions.batches import right_padded
 from pairprobe.executions.sequence import Call, Sequence
+from pairprobe.executions.sharing import Rows
+from pairprobe.executions.sharing import rows as computed
 from pairprobe.executions.slots import Place, places
 from pairprobe.records import Tokens
 from pairprobe.rooms import Checkpointed, Fused, Weight
@@ -21,18 +23,14 @@ if TYPE_CHECKING:
     import torch
 
 
-#: Share of a batch that is padding above which real tokens are gathered before each product.
-WORTH_GATHERING = 0.03
-
-
 @dataclass
 class Batch:
-    """Some texts on their way through the layers. states: [batch, tokens, width]."""
+    """Some texts on their way through the layers. states: [batch, tokens, width]. computed: which rows are."""
 
     rows: npt.NDArray[np.int64]
     ids: torch.Tensor
     mask: torch.Tensor
-    real: torch.Tensor | None
+    computed: Rows | None
     states: torch.Tensor
     calls: list[Call]
 
@@ -104,10 +102,10 @@ def enter(sequence: Sequence, tokens: Tokens, rows: npt.NDArray[np.int64], devic
     """The texts `rows` as a batch, at state 0."""
     import torch
 
-    ids, mask = (torch.from_numpy(a).to(device) for a in right_padded(tokens, rows))
-    real = mask.flatten().nonzero()[:, 0] if (~mask).float().mean() > WORTH_GATHERING else None
+    padded = right_padded(tokens, rows)
+    ids, mask = (torch.from_numpy(a).to(device) for a in padded)
     states, calls = sequence.enter(ids, mask)
-    return Batch(rows, ids, mask, real, states, calls)
+    return Batch(rows, ids, mask, computed(*padded, device), states, calls)
 
 
 def save(work: list[Batch], tokens: Tokens, file: Path) -> None:

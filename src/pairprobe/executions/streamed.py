@@ -249,7 +249,7 @@ class Streamed:
                 start = time.perf_counter()
                 with slots.filled(stream.layers[depth], tensors):
                     for batch in work:
-                        workshop.batch(batch.mask, batch.real)
+                        workshop.batch(batch.mask, batch.computed)
                         batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
                         if depth + 1 < last:
                             seen(depth + 1, batch)
