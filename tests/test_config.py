@@ -79,7 +79,7 @@ def test_every_field_of_a_target_can_be_overridden_by_its_key(yaml: Path) -> Non
     node = OmegaConf.to_container(OmegaConf.load(CONF / yaml), resolve=False)
     assert isinstance(node, dict)
     fields = {f.name for f in dataclasses.fields(config.schema_of(str(yaml), node))}
-    places = {"package", "folder", "hub", "revision"} if yaml.parts[0] == "model" else set()
+    places = {"package", "folder", "hub", "revision", "file"} if yaml.parts[0] == "model" else set()
     assert fields - set(node) - places - NOT_OFFERED.get(str(yaml), set()) == set()
 
 

@@ -675,3 +675,38 @@ def test_a_sentencepiece_vocabulary_becomes_a_tokenizer(tmp_path, kind, expected
     }
     file = write(kind, tmp_path / "x.gguf", metadata=metadata)
     assert gguf.tokenizer(file)("ab b").input_ids == expected
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize("inside", ["", "Q8_0/"])
+def test_a_file_of_a_hub_repository_is_found_in_its_cache(written, tmp_path, monkeypatch, inside):
+    from huggingface_hub import constants
+
+    from pairprobe.checkpoints.model import Model
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    model = Model(hub="somebody/tiny-GGUF", file=f"{inside}tiny-Q8_0.gguf")
+    with pytest.raises(CheckpointError, match="is not in the hub cache") as caught:
+        model.locate()
+    assert f"hf download somebody/tiny-GGUF {inside}tiny-Q8_0.gguf" in caught.value.next_step
+    place = tmp_path / "models--somebody--tiny-GGUF"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(COMMIT)
+    file = place / "snapshots" / COMMIT / inside / "tiny-Q8_0.gguf"
+    file.parent.mkdir(parents=True)
+    file.symlink_to(written())
+    found = model.locate()
+    assert (found.name, found.identity) == ("tiny-Q8_0", f"commit:{COMMIT}")
+    assert found.layers > 0
+    assert model.settled(found).revision == COMMIT
+
+
+@pytest.mark.parametrize("words", [{"file": "a.gguf"}, {"hub": "a/b", "file": "a.safetensors"}])
+def test_a_file_that_is_no_gguf_file_of_a_repository_is_refused(words):
+    from pairprobe.checkpoints.model import Model
+    from pairprobe.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"model\.file is"):
+        Model(**words)

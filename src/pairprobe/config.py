@@ -107,7 +107,7 @@ class Job:
         if checkpoint is None:
             return self
         model = self.model.settled(checkpoint)
-        places = {key: getattr(model, key) for key in ("hub", "revision", "package", "folder")}
+        places = {key: getattr(model, key) for key in ("hub", "revision", "file", "package", "folder")}
         return dataclasses.replace(
             self, model=model, config={**self.config, "model": {**self.config["model"], **places}}
         )

@@ -35,13 +35,13 @@ class Repository:
     revision: str = "main"
     code: bool = False
 
-    def cached(self) -> Path | None:
-        """Its folder in the hub cache, which may lack files; None where not even config.json is there."""
+    def cached(self, file: str) -> Path | None:
+        """A file of it in the hub cache; None where it is not there."""
         _quiet()
         from huggingface_hub import try_to_load_from_cache
 
-        path = self._asked(lambda: try_to_load_from_cache(self.hub, "config.json", revision=self.revision))
-        return Path(path).parent if isinstance(path, str) else None
+        path = self._asked(lambda: try_to_load_from_cache(self.hub, file, revision=self.revision))
+        return Path(path) if isinstance(path, str) else None
 
     def rows(self, all_of_it: bool = False) -> tuple[Path, list[Remote]]:
         """The cache folder that now holds config, tokenizer and index, and the weight files on the hub.
@@ -121,7 +121,7 @@ class Repository:
         if "config.json" not in patterns:
             raise CheckpointError(
                 f"{self.name}: {self.hub} has no config.json at {self.revision}.",
-                "It holds no model for transformers: choose another repository (GGUF files are not read from the hub).",
+                "It holds no model for transformers: choose another repository, or a GGUF file of it with model.file=…",
             )
         # by the branch's name, so that the cache remembers which commit it stood for
         folder = Path(self._asked(lambda: snapshot_download(self.hub, revision=self.revision, allow_patterns=patterns)))

@@ -12,7 +12,7 @@ from pairprobe.checkpoints.files import TOKENIZER_FILES, weight_files
 from pairprobe.checkpoints.hub import Repository
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.url import is_url, open_url
-from pairprobe.errors import CheckpointError, one_of
+from pairprobe.errors import CheckpointError, ConfigError, one_of
 
 FETCH = ("cache", "rows", "all")
 
@@ -26,7 +26,8 @@ class Model:
         source: a local folder with config.json, tokenizer.json and safetensors, or the address of one
             (https://…/), of which method=static reads the rows it needs; wins over the other places.
         package, folder: an installed Python package and the folder in it that holds the checkpoint.
-        hub, revision: repository on the Hugging Face hub and commit or branch.
+        hub, revision: repository on the Hugging Face hub and commit or branch. file: a GGUF file of it, where it
+            holds several forms of one model; it must be in the hub's cache here.
         fetch: what may come from the hub where its cache here does not hold the whole checkpoint. cache: nothing;
             rows: config and tokenizer, then, for method=static, the embedding rows it needs; all: everything.
         tokenizer: a folder whose tokenizer is used in place of the checkpoint's own (GGUF files may hold none that
@@ -45,11 +46,17 @@ class Model:
     trust_remote_code: bool = False
     fetch: str = "cache"
     tokenizer: str | None = None
+    file: str | None = None
 
     def __post_init__(self) -> None:
         one_of("model.fetch", self.fetch, FETCH)
+        if self.file is not None and not (self.hub and self.file.endswith(".gguf")):
+            raise ConfigError(
+                f"model.file is '{self.file}'; allowed: a .gguf file of the repository that model.hub names.",
+                "A file of this machine is given by model.source=/models/NAME.gguf",
+            )
         if not self.name:
-            place = (self.source or self.hub or self.package or "model").rstrip("/")
+            place = (self.source or self.file or self.hub or self.package or "model").rstrip("/")
             object.__setattr__(self, "name", place.rpartition("/")[2].removesuffix(".gguf"))
 
     def settled(self, found: Checkpoint) -> Model:
@@ -58,7 +65,7 @@ class Model:
         A branch becomes the commit it stood for, so that a repetition asks for the same weights.
         """
         if self.source:
-            return replace(self, hub=None, revision=None, package=None, folder=None)
+            return replace(self, hub=None, revision=None, file=None, package=None, folder=None)
         if found.revision:
             return replace(self, revision=found.revision)
         return self
@@ -96,7 +103,17 @@ class Model:
             looked.append(f"installed package {self.package}")
         if self.hub:
             repository = Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code)
-            cached = repository.cached()
+            if self.file:
+                place = repository.cached(self.file)
+                if place:
+                    # the snapshot's folder, whatever folders of the repository the file lies in
+                    snapshot = place.parents[self.file.count("/")]
+                    return self._open(place, f"hub cache {self.hub}, {self.file}", snapshot.name)
+                raise CheckpointError(
+                    f"{self.name}: {self.file} of {self.hub} is not in the hub cache.", f"Get it: {self._download}"
+                )
+            found_folder = repository.cached("config.json")
+            cached = found_folder.parent if found_folder else None
             if self.fetch != "cache" and not (cached and _whole(cached)):
                 everything = self.fetch == "all"
                 cached, files = repository.rows(everything)
@@ -124,14 +141,18 @@ class Model:
     def _get(self) -> str:
         """How to get it."""
         if self.hub:
-            at = f" --revision {self.revision}" if self.revision else ""
             return (
-                f"Get it: hf download {self.hub}{at}   or model.fetch=all; for method=static model.fetch=rows is "
+                f"Get it: {self._download}   or model.fetch=all; for method=static model.fetch=rows is "
                 "enough; or point to a folder: model.source=/models/…"
             )
         if self.package:
             return f"Get it: pip install {self.package}   or point to a folder: model.source=/models/…"
         return "Point to a folder: model.source=/models/…"
+
+    @property
+    def _download(self) -> str:
+        file = f" {self.file}" if self.file else ""
+        return f"hf download {self.hub}{file}" + (f" --revision {self.revision}" if self.revision else "")
 
     def _open(
         self, folder: Path, where: str, revision: str | None, files: Sequence[Remote] | None = None
