@@ -19,8 +19,14 @@ def p_text(p: float) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """+0.073 or −0.036, with a real minus sign: for people, not for parsing."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """+0.073 or −0.036, with a real minus sign: for people, not for parsing.
+
+    A value that would read as 0 gets as many digits more as tell its sign: +0.00004, or +4e-07.
+    """
+    while 0 < abs(value) < 0.5 * 10.0**-digits and digits < 6:
+        digits += 1
+    text = f"{value:+.{digits}f}" if value == 0 or digits < 6 else f"{value:+.0e}"
+    return text.replace("-", "−", 1) if value < 0 or text[0] == "-" else text
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ class GroupTest:
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
     whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
     and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
-    about. family: how many depths × similarities p_max_t and q allow for.
+    about. family: how many depths × similarities p_max_t and q allow for. resampled: what was drawn with replacement
+    for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is none. effective_cognate, effective_control:
+    of how many independent pairs each group is worth at least, which is what power and detectable_d suppose.
     """
 
     similarity: str
@@ -110,6 +118,9 @@ class GroupTest:
     why_no_p: str = ""
     sesoi: float = 0.0
     family: int = 1
+    resampled: str = ""
+    effective_cognate: float | None = None
+    effective_control: float | None = None
 
     def at(self, depth: int) -> DepthTest:
         """The test at `depth`; negative depths count from the last, as in Python."""
