@@ -15,7 +15,7 @@ from pairprobe.executions.batches import batches, right_padded, text_stack
 from pairprobe.executions.memory import budget, lacking
 from pairprobe.executions.planning import whole_seconds
 from pairprobe.executions.states import Phase, finite, out_of_memory
-from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.records import Estimate, IntArray, Tokens, Usage
 from pairprobe.rooms import Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
@@ -66,7 +66,14 @@ class Resident:
         itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
         return checkpoint.parameters * itemsize + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
 
-    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+    def estimate(
+        self,
+        checkpoint: Checkpointed,
+        lengths: npt.NDArray[Any],
+        timed: bool = False,
+        parts: IntArray | None = None,  # noqa: ARG002
+        poolings: int = 1,  # noqa: ARG002
+    ) -> Estimate:
         """What a run on texts of these lengths would take. timed: measure disk and processor."""
         device, _ = devices.choose(self.device)
         dtype = devices.dtype_for(self.dtype, device)
@@ -93,6 +100,8 @@ class Resident:
         self,
         checkpoint: Checkpointed,  # noqa: ARG002
         lengths: npt.NDArray[Any],
+        parts: IntArray | None = None,  # noqa: ARG002
+        poolings: int = 1,  # noqa: ARG002
     ) -> tuple[npt.NDArray[np.int64], ...]:
         """One pass."""
         return (np.arange(len(lengths)),)
@@ -115,6 +124,7 @@ class Resident:
         tokens: Tokens,
         observe: Observe,
         keep: Keep | None = None,  # noqa: ARG002
+        poolings: int = 1,  # noqa: ARG002
     ) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 
@@ -144,7 +154,7 @@ class Resident:
                 Phase("forward", device, seconds, peaks),
                 torch.inference_mode(),
             ):
-                for rows in batches(tokens.lengths, self.batch_tokens):
+                for rows in batches(tokens.lengths, self.batch_tokens, tokens.parts):
                     self._batch(checkpoint, model, tokens, rows, device, observe)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
