@@ -7,8 +7,8 @@ from typing import Any
 
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.multiverse import asked_of_the_model
 from pairprobe.records import Estimate, PairSet
-from pairprobe.tokens import tokenise
 
 LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
 
@@ -64,7 +64,8 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
         plan = Plan(pairs) if pairs is not None else None
         return (plan if not problems else None), problems
 
-    texts = attempt("template", lambda: job.template.write(pairs)) if pairs is not None else None
+    templates = job.multiverse.named(job.template).values()
+    texts = attempt("template", lambda: [t.write(pairs) for t in templates]) if pairs is not None else None
     checkpoint = attempt("model", job.model.locate)
     remark, execution, estimate = "", None, None
     if checkpoint is not None:
@@ -81,7 +82,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
             problems.append(Problem("model", PairprobeError(refusal)))
         if not problems and texts is not None:
             remark = placed[1]
-            execution, estimate = attempt("plan", lambda: _estimate(job, checkpoint, texts, timed)) or (None, None)
+            execution, estimate = attempt("plan", lambda: _estimate(job, checkpoint, pairs, timed)) or (None, None)
             if estimate is not None and estimate.problem:
                 problems.append(Problem("memory", PairprobeError(estimate.problem, LESS)))
     if problems or pairs is None or checkpoint is None:
@@ -90,15 +91,16 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
 
 
 def lengths(job: Job, plan: Plan) -> Any:
-    """int [texts]: tokens of each text of a plan."""
-    return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs)).lengths  # type: ignore[union-attr]
+    """What a plan's texts ask of an execution: int [texts] tokens of each, their parts, and the poolings."""
+    checkpoint: Any = plan.checkpoint
+    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), plan.pairs)
 
 
-def _estimate(job: Job, checkpoint: Any, texts: Any, timed: bool) -> tuple[Any, Estimate]:
-    """The execution that will run these texts, and what it takes."""
-    lengths = tokenise(checkpoint.tokenizer(), texts).lengths
+def _estimate(job: Job, checkpoint: Any, pairs: PairSet, timed: bool) -> tuple[Any, Estimate]:
+    """The execution that will run the texts of all templates, and what it takes."""
+    lengths, *of = asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs)
     execution = job.execution.settle(checkpoint, lengths)
-    return execution, execution.estimate(checkpoint, lengths, timed)
+    return execution, execution.estimate(checkpoint, lengths, timed, *of)
 
 
 def _check_primary(job: Job, depths: tuple[int, ...]) -> None:
