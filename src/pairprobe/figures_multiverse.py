@@ -26,9 +26,9 @@ def specification_curve(found: Multiverse, file: Path) -> Path:
     drawn = sorted((s for s in found.specifications if s.g is not None), key=lambda s: s.g or 0.0)
     depths = sorted({s.depth for s in drawn})
     choices = [
-        ("similarity", _names(drawn, "similarity")),
-        ("pooling", _names(drawn, "pooling")),
-        ("template", _names(drawn, "template")),
+        ("similarity", _names(found, "similarity")),
+        ("pooling", _names(found, "pooling")),
+        ("template", _names(found, "template")),
         ("depth", [str(d) for d in depths] if len(depths) <= DEPTH_ROWS else []),
     ]
     choices = [(what, names) for what, names in choices if len(names) > 1]
@@ -36,6 +36,7 @@ def specification_curve(found: Multiverse, file: Path) -> Path:
     rows = [max(len(names), 2) for _, names in choices] + ([4] if curve_of_depth else [])
     height = 3.4 + 0.21 * sum(rows) + 0.25 * len(rows)
     width = float(np.clip(3.5 + 0.022 * len(drawn), 9.0, 13.0))
+    file.parent.mkdir(parents=True, exist_ok=True)
     fig, axes = figure(1 + len(rows), 1, (width, height), height_ratios=[14, *rows])
     for axis in axes:
         axis.grid(visible=False)
@@ -53,6 +54,7 @@ def specification_curve(found: Multiverse, file: Path) -> Path:
     if curve_of_depth:
         axes[-1].scatter(range(len(drawn)), [s.depth for s in drawn], s=size, c=_colours(drawn, found), linewidths=0)
         axes[-1].set_ylabel("depth", rotation=0, ha="right", va="center", fontsize=9)
+    fig.align_ylabels(axes[1:])
     axes[-1].set_xlabel(f"{len(drawn)} ways of measuring, sorted by g")
     return save(fig, file)
 
@@ -124,9 +126,9 @@ def _matrix(
         spine.set_visible(False)
 
 
-def _names(drawn: Sequence[Specification], what: str) -> list[str]:
-    """Choices in order of first use, those of the primary specification first."""
-    ordered = sorted(drawn, key=lambda s: not s.primary)
+def _names(found: Multiverse, what: str) -> list[str]:
+    """Choices in the order they were given in, that of the primary outcome first."""
+    ordered = sorted(found.specifications, key=lambda s: not s.primary)
     return list(dict.fromkeys(str(getattr(s, what)) for s in ordered))
 
 

@@ -182,14 +182,12 @@ def asked_of_the_model(asked: Alternatives, template: Any, method: Any, tokenize
 
 def told(found: Multiverse) -> str:
     """What all ways of measuring say together, in a few lines."""
-    specs = found.specifications
-    lines = [f"{len(specs)} ways of measuring; g is undefined in all of them."]
+    specs = [s for s in found.specifications if s.g is not None]
+    lines = [f"{len(specs)} ways of measuring"]
     if found.agree is not None and found.median_g is not None:
         side = "> 0" if found.median_g >= 0 else "< 0"
-        lines = [
-            f"{len(specs)} ways of measuring: {100 * found.agree:.0f} % give Δ {side}, median g "
-            f"{signed(found.median_g, 2)}{_joint(found.p_median)}"
-        ]
+        joint = _joint(found.p_median)
+        lines[0] += f": {100 * found.agree:.0f} % give Δ {side}, median g {signed(found.median_g, 2)}{joint}"
     if found.significant is not None:
         joint = _joint(found.p_significant)
         lines.append(f"{100 * found.significant:.0f} % are significant on that side at {found.alpha:g}{joint}")
@@ -200,6 +198,9 @@ def told(found: Multiverse) -> str:
             f"smallest p corrected for all of them: {s.similarity}, {s.pooling}, template {s.template}, depth "
             f"{s.depth}: Δ = {signed(s.delta)}, p max-T {p_text(p)}"
         )
+    constant = len(found.specifications) - len(specs)
+    if constant:
+        lines.append(f"{constant} more are undefined: all their similarities are equal within the groups")
     if found.undefined:
         lines.append(f"{len(found.undefined)} more are undefined, as {found.undefined[0]}")
     return "\n".join([*lines, "All but the primary one are exploratory: they do not move the verdict."])
