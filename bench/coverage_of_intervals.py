@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.statistics.group_tests import Statistics, bootstrap_interval
+from pairprobe.statistics.group_tests import Statistics
+from pairprobe.statistics.resampling import bootstrap_interval
 
 Array = npt.NDArray[np.float64]
 SIZES = ((10, 4), (10, 10), (4, 4), (20, 8), (20, 20), (50, 50))  # cognate + control pairs; the published 10 + 4 first

@@ -1,4 +1,4 @@
-"""All that `Statistics.test` computes, and its relabelling alone, against scipy.stats.permutation_test.
+"""All that `Statistics.tests` computes, and its relabelling alone, against scipy.stats.permutation_test.
 
 SciPy is asked for the two-sided p only (|Δ| as statistic): depth by depth, as its documentation shows, on a third of
 the depths, since all would take most of a minute per repetition on a small machine; and in one call over all depths,
@@ -37,7 +37,8 @@ def ours() -> Sample:
     import scipy.stats  # noqa: F401
 
     from pairprobe.records import Pair, PairSet, Similarities, Word
-    from pairprobe.statistics.group_tests import Statistics, relabel
+    from pairprobe.statistics.group_tests import Statistics
+    from pairprobe.statistics.relabelling import relabel
 
     values, half = similarities(), PAIRS // 2
     pairs = tuple(
@@ -46,14 +47,14 @@ def ours() -> Sample:
     statistics = Statistics(permutations=RESAMPLES, resamples=RESAMPLES)
     clock = Clock()
     for what, rows in ((SEVERAL, values[EACH]), (AT_ONCE, values)):
-        with clock(f"test(), {what}"):
-            test = statistics.test(
-                Similarities("random", rows, tuple(range(len(rows)))), PairSet("bench", pairs, "bench")
-            )["control"]
+        with clock(f"tests(), {what}"):
+            test = statistics.tests(
+                [Similarities("random", rows, tuple(range(len(rows))))], PairSet("bench", pairs, "bench")
+            )["random", "control"]
         with clock(f"p alone, {what}"):
             alone = relabel(rows[:, :half], rows[:, half:], RESAMPLES, statistics.exact_below, statistics.seed)
         if [t.p for t in test.depths] != alone.two_sided.tolist():
-            raise Differs("Statistics().test and relabel give different p")
+            raise Differs("Statistics().tests and relabel give different p")
     return clock.stop(p=alone.two_sided)
 
 
@@ -82,7 +83,7 @@ def theirs() -> Sample:
     with clock(f"p alone, {AT_ONCE}"):
         together = p(values, 20)
     for what in (SEVERAL, AT_ONCE):  # SciPy gives p, and only p
-        clock.seconds[f"test(), {what}"] = clock.seconds[f"p alone, {what}"]
+        clock.seconds[f"tests(), {what}"] = clock.seconds[f"p alone, {what}"]
     if not np.allclose(one_by_one, together[EACH]):
         raise Differs("SciPy for each depth and in one call give different p")
     return clock.stop(p=together)
@@ -106,7 +107,7 @@ def agreement(answers: Answers) -> str:
 
 
 CASE = Case(
-    "Statistics().test (Δ, g, t, BCa intervals, power, p, max-T), and its permutation test `relabel` alone",
+    "Statistics().tests (Δ, g, t, BCa intervals, power, p, max-T), and its permutation test `relabel` alone",
     ours,
     {
         "theirs": Rival(

@@ -24,7 +24,8 @@ def similarities(x: np.ndarray, y: np.ndarray, depths: tuple[int, ...] | None = 
 
 def group_test(x, y, statistics: Statistics = FAST, depths: tuple[int, ...] | None = None) -> GroupTest:
     x, y = np.atleast_2d(np.array(x, dtype=float)), np.atleast_2d(np.array(y, dtype=float))
-    return statistics.test(similarities(x, y, depths), pair_set(x.shape[1], y.shape[1]))["control"]
+    pairs = pair_set(x.shape[1], y.shape[1])
+    return statistics.tests([similarities(x, y, depths)], pairs)["cosine", "control"]
 
 
 def drawn(seed: int, n: int, m: int, depths: int = 1, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ def result() -> Result:
     texts = Texts(tuple(Text(w.form, 0, len(w.form), w) for w in words), index[::2], index[1::2], "{word}")
     vectors = Vectors(np.arange(28, dtype=np.float32).reshape(1, 14, 2), (0,), "float32")
     measured = similarities(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.1, 0.2, 0.4]))
-    test = FAST.test(measured, pairs)["control"]
+    test = FAST.tests([measured], pairs)["cosine", "control"]
     return Result(
         texts, None, None, vectors, None, pairs, {"cosine": measured}, {("cosine", "control"): test},
         verdict(test, pairs, -1),

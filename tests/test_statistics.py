@@ -11,16 +11,11 @@ from scipy import special, stats
 
 from pairprobe.errors import ConfigError, StatisticsError
 from pairprobe.records import PairSet, Similarities
-from pairprobe.statistics.group_tests import (
-    Statistics,
-    bootstrap_interval,
-    detectable_d,
-    hedges_correction,
-    hedges_interval,
-    pooled_t,
-    power_of_t_test,
-    relabel,
-)
+from pairprobe.statistics.effects import hedges_correction, hedges_interval, pooled_t
+from pairprobe.statistics.group_tests import Statistics
+from pairprobe.statistics.power import detectable_d, power_of_t_test
+from pairprobe.statistics.relabelling import relabel
+from pairprobe.statistics.resampling import bootstrap_interval
 
 # ── effect size ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,7 +258,7 @@ def test_a_drawn_p_is_close_to_the_exact_one():
 
 
 def test_drawing_in_blocks_gives_the_number_of_draws_asked(monkeypatch):
-    monkeypatch.setattr("pairprobe.statistics.group_tests.BLOCK", 1000)
+    monkeypatch.setattr("pairprobe.statistics.relabelling.BLOCK", 1000)
     found = relabel(*drawn(0, 12, 12, depths=3), 777, 1, 0)
     assert found.count == 777
     exact = relabel(*drawn(0, 5, 4, depths=3), 100, 50_000, 0)
@@ -401,7 +396,7 @@ def test_with_the_same_resamples_the_interval_is_scipy_s(n, m, draw, confidence)
 def test_resamples_taken_in_blocks_are_as_good_as_all_at_once(monkeypatch):
     x, y = drawn(3, 30, 20, depths=4)
     whole = bootstrap_interval(x, y, 0.95, 20_000, 0)
-    monkeypatch.setattr("pairprobe.statistics.group_tests.BLOCK", 30 * 700)
+    monkeypatch.setattr("pairprobe.statistics.resampling.BLOCK", 30 * 700)
     parts = bootstrap_interval(x, y, 0.95, 20_000, 0)
     assert np.array(parts) == pytest.approx(np.array(whole), abs=0.02)
 
@@ -479,13 +474,13 @@ def test_a_similarity_that_is_not_finite_is_refused_with_pair_and_depth(value):
     x, y = drawn(0, 4, 3, depths=3)
     y[1, 2] = value
     with pytest.raises(StatisticsError, match=f"cosine of pair k2 at depth 16 is {value}"):
-        FAST.test(similarities(x, y, (8, 16, 24)), pair_set(4, 3))
+        FAST.tests([similarities(x, y, (8, 16, 24))], pair_set(4, 3))
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 1)])
 def test_a_group_of_one_pair_is_refused(n, m):
     with pytest.raises(StatisticsError, match=f"{n} cognate and {m} control pairs: each group needs at least two"):
-        FAST.test(similarities(*drawn(0, n, m)), pair_set(n, m))
+        FAST.tests([similarities(*drawn(0, n, m))], pair_set(n, m))
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 3), (3, 3)])
@@ -509,10 +504,10 @@ def test_every_control_group_is_tested_by_itself():
     pairs = PairSet("set", (*pair_set(5, 4).pairs, *pair_set(0, 3, "shuffled").pairs), "here")
     x, y = drawn(0, 5, 7)
     values = Similarities("cosine", np.concatenate([x, y], axis=1), (0,))
-    tests = FAST.test(values, pairs)
-    assert list(tests) == ["control", "shuffled"]
-    assert tests["control"] == FAST.test(similarities(x, y[:, :4]), pair_set(5, 4))["control"]
-    assert tests["shuffled"].at(0).mean_control == pytest.approx(y[:, 4:].mean())
+    tests = FAST.tests([values], pairs)
+    assert list(tests) == [("cosine", "control"), ("cosine", "shuffled")]
+    assert tests["cosine", "control"] == group_test(x, y[:, :4])
+    assert tests["cosine", "shuffled"].at(0).mean_control == pytest.approx(y[:, 4:].mean())
 
 
 @pytest.mark.parametrize("permutations", [200, 300])

@@ -17,7 +17,7 @@ from pairprobe.verdict import verdict
 def said(x, y, shared: int = 0, control: str = "control") -> Verdict:
     x, y = np.atleast_2d(np.array(x, dtype=float)), np.atleast_2d(np.array(y, dtype=float))
     pairs = pair_set(x.shape[1], y.shape[1], control, shared)
-    return verdict(FAST.test(similarities(x, y), pairs)[control], pairs, -1)
+    return verdict(FAST.tests([similarities(x, y)], pairs)["cosine", control], pairs, -1)
 
 
 HIGH, LOW = [0.71, 0.72, 0.74, 0.75, 0.77, 0.78], [0.11, 0.13, 0.14, 0.16, 0.18]
@@ -126,7 +126,9 @@ def test_the_corrected_p_is_not_what_the_primary_depth_is_judged_by(apart):
 
 def test_the_verdict_is_of_the_depth_asked_for():
     pairs = pair_set(6, 5)
-    test = FAST.test(similarities([HIGH, [*LOW, 0.2], HIGH], [LOW, HIGH[:5], HIGH[:5]], (0, 5, 9)), pairs)["control"]
+    test = FAST.tests([similarities([HIGH, [*LOW, 0.2], HIGH], [LOW, HIGH[:5], HIGH[:5]], (0, 5, 9))], pairs)[
+        "cosine", "control"
+    ]
     answers = [(verdict(test, pairs, d).depth, verdict(test, pairs, d).answer) for d in (0, 5, -1)]
     assert answers == [(0, "closer"), (5, "farther"), (9, "cannot tell")]
 
@@ -151,7 +153,7 @@ def test_words_shared_only_among_controls_are_warned_of_and_bar_the_claim():
     pairs = pair_set(6, 5)
     first, second = pairs.pairs[6:8]
     twice = PairSet("set", (*pairs.pairs[:7], replace(second, a=first.a), *pairs.pairs[8:]), "here")
-    found = verdict(FAST.test(similarities(HIGH, LOW), twice)["control"], twice, -1)
+    found = verdict(FAST.tests([similarities(HIGH, LOW)], twice)["cosine", "control"], twice, -1)
     assert found.answer == "cannot tell"
     assert found.beware[:1] == ("2 of 11 pairs share a word with another pair: they are not independent.",)
 
@@ -160,7 +162,7 @@ def test_a_form_that_two_languages_share_is_two_words():
     pairs = pair_set(6, 5, shared=5)
     marked = tuple(replace(p, a=replace(p.a, lang=p.group), b=replace(p.b, lang=p.group)) for p in pairs.pairs)
     apart = PairSet("set", marked, "here")
-    assert verdict(FAST.test(similarities(HIGH, LOW), apart)["control"], apart, -1).answer == "closer"
+    assert verdict(FAST.tests([similarities(HIGH, LOW)], apart)["cosine", "control"], apart, -1).answer == "closer"
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -174,7 +176,7 @@ def test_whatever_the_numbers_shared_words_never_make_a_claim(seed):
 def test_a_claim_is_made_only_where_p_and_interval_both_carry_it(seed):
     x, y = drawn(seed, 7, 4, shift=[-2.0, -0.8, 0.0, 0.8, 2.0][seed % 5])
     pairs = pair_set(7, 4)
-    test = FAST.test(similarities(x, y), pairs)["control"]
+    test = FAST.tests([similarities(x, y)], pairs)["cosine", "control"]
     at = test.at(-1)
     carried = at.p <= 0.05 and (at.delta_ci.low > 0 or at.delta_ci.high < 0)
     assert (verdict(test, pairs, -1).answer in ("closer", "farther")) == carried
@@ -183,7 +185,8 @@ def test_a_claim_is_made_only_where_p_and_interval_both_carry_it(seed):
 @pytest.mark.parametrize("model", ["Qwen2.5-72B-Instruct-AWQ", "Llama-3.3-70B-Instruct-INT8"])
 def test_the_published_numbers_cannot_tell(model):
     pairs = PieOc().read()
-    test = Statistics().test(Recorded(path=PUBLISHED, model=model).similarities(pairs), pairs)["control"]
+    recorded = Recorded(path=PUBLISHED, model=model).similarities(pairs)
+    test = Statistics().tests([recorded], pairs)[recorded.name, "control"]
     found = verdict(test, pairs, -1)
     assert found.answer == "cannot tell"
     assert found.beware[:1] == (

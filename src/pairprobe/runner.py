@@ -114,7 +114,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     else:
         similarities = [job.method.similarities(pairs)]
 
-    tests = {(s.name, control): test for s in similarities for control, test in job.statistics.test(s, pairs).items()}
+    tests = job.statistics.tests(similarities, pairs)
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]
     if job.multiverse.asked:

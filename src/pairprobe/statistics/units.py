@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from pairprobe.records import IntArray, Pair, Word
+from pairprobe.records import COGNATE, BoolArray, IntArray, Pair, Word
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """What ties pairs together.
+
+    cluster: int [pairs], see `clusters`. unit: int [pairs, 2], the independent unit of each pair's two words, see
+    `units`. alike: bool [clusters], all pairs of the cluster are linked by the very same words (each on its side),
+    concepts and cognate sets, so that nothing but their own rest tells them apart.
+    """
+
+    cluster: IntArray
+    unit: IntArray
+    alike: BoolArray
+
+    @property
+    def clusters(self) -> int:
+        return len(self.alike)
+
+    @property
+    def units(self) -> int:
+        """How many units the pairs touch."""
+        return len(np.unique(self.unit))
+
+    @property
+    def crossing(self) -> int:
+        """Pairs whose words belong to two units."""
+        return int((self.unit[:, 0] != self.unit[:, 1]).sum())
+
+    @property
+    def independent(self) -> bool:
+        """No pair is linked to another."""
+        return self.clusters == len(self.cluster)
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Links:
+        """The links among these pairs alone."""
+        return cls(clusters(pairs), units(pairs), alike(pairs))
 
 
 def links(pair: Pair) -> set[Hashable]:
@@ -23,7 +62,61 @@ def clusters(pairs: Sequence[Pair]) -> IntArray:
 
     Only links among the pairs given count: leave out a group, and clusters may fall apart.
     """
-    parent = list(range(len(pairs)))
+    joined = _joined([[("pair", i), *links(p)] for i, p in enumerate(pairs)])
+    return _numbered([joined["pair", i] for i in range(len(pairs))])
+
+
+def units(pairs: Sequence[Pair]) -> IntArray:
+    """int [pairs, 2]: the unit that the first and the second word belong to, numbered in order of appearance.
+
+    Words are one unit where a cognate pair joins them, where they mean the same, or where they are of one cognate
+    set. A control pair that joins nothing crosses from one unit to another.
+    """
+    ties: list[list[Hashable]] = []
+    for p in pairs:
+        for w in (p.a, p.b):
+            meaning = w.concept or p.concept
+            ties.append([("word", w.lang, w.form), *([("concept", meaning)] if meaning else [])])
+        if p.group == COGNATE:
+            ties.append([("word", w.lang, w.form) for w in (p.a, p.b)])
+        if p.cogset:
+            ties.append([("cogset", p.cogset), *(("word", w.lang, w.form) for w in (p.a, p.b))])
+    joined = _joined(ties)
+    return _numbered([joined["word", w.lang, w.form] for p in pairs for w in (p.a, p.b)]).reshape(-1, 2)
+
+
+def alike(pairs: Sequence[Pair]) -> BoolArray:
+    """bool [clusters]: all pairs of the cluster share one and the same set of links; also of a pair that is alone."""
+    sided = [_sided(p) for p in pairs]
+    count: dict[tuple[str, ...], int] = {}
+    for found in sided:
+        for link in found:
+            count[link] = count.get(link, 0) + 1
+    # a word that stands on both sides is another link on each, and is told apart by the word itself
+    both = {link[1:] for link in count if link[0] == "a"} & {link[1:] for link in count if link[0] == "b"}
+    numbers = clusters(pairs)
+    first: dict[int, frozenset[tuple[str, ...]]] = {}
+    found_alike = np.ones(int(numbers.max(initial=-1)) + 1, dtype=bool)
+    size = np.bincount(numbers, minlength=len(found_alike))
+    for number, found in zip(numbers.tolist(), sided, strict=True):
+        shared = frozenset(x for x in found if count[x] > 1 or x[1:] in both)
+        if size[number] > 1 and first.setdefault(number, shared) != shared:
+            found_alike[number] = False
+    return found_alike
+
+
+def _sided(pair: Pair) -> set[tuple[str, ...]]:
+    """The links of a pair, those of words and meanings with the side they stand on."""
+    found = {(side, "word", w.lang, w.form) for side, w in (("a", pair.a), ("b", pair.b))}
+    meanings = ((side, w.concept or pair.concept) for side, w in (("a", pair.a), ("b", pair.b)))
+    found |= {(side, "concept", meaning, "") for side, meaning in meanings if meaning}
+    return found | ({("both", "cogset", pair.cogset, "")} if pair.cogset else set())
+
+
+def _joined(ties: Iterable[Sequence[Hashable]]) -> dict[Hashable, int]:
+    """Each thing → the number of its connected component; the things of one tie belong together."""
+    parent: list[int] = []
+    number: dict[Hashable, int] = {}
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -31,12 +124,18 @@ def clusters(pairs: Sequence[Pair]) -> IntArray:
             i = parent[i]
         return i
 
-    first: dict[Hashable, int] = {}
-    for i, pair in enumerate(pairs):
-        for link in links(pair):
-            parent[root(i)] = root(first.setdefault(link, i))
-    number: dict[int, int] = {}
-    return np.array([number.setdefault(root(i), len(number)) for i in range(len(pairs))], dtype=np.int64)
+    for tie in ties:
+        for thing in tie:
+            if thing not in number:
+                number[thing] = len(parent)
+                parent.append(len(parent))
+            parent[root(number[thing])] = root(number[tie[0]])
+    return {thing: root(i) for thing, i in number.items()}
+
+
+def _numbered(roots: list[int]) -> IntArray:
+    seen: dict[int, int] = {}
+    return np.array([seen.setdefault(r, len(seen)) for r in roots], dtype=np.int64)
 
 
 def _concepts(pair: Pair) -> set[str]:
