@@ -81,11 +81,13 @@ def _curve(axis: Any, drawn: Sequence[Specification], found: Multiverse, first: 
     from matplotlib.lines import Line2D
 
     side = "> 0" if (found.median_g or 0.0) >= 0 else "< 0"
-    marks = [
-        Line2D([], [], marker="o", linestyle="", color=BLUE, label=f"Δ {side} and p ≤ {found.alpha:g}, uncorrected"),
-        Line2D([], [], marker="o", linestyle="", color=GREY, label="others"),
-        Line2D([], [], linestyle=":", color="0.3", label="median g"),
-    ]
+    marks = [Line2D([], [], linestyle=":", color="0.3", label="median g")]
+    if any(s.p is not None for s in drawn):
+        chosen = f"Δ {side} and p ≤ {found.alpha:g}, uncorrected"
+        marks += [
+            Line2D([], [], marker="o", linestyle="", color=BLUE, label=chosen),
+            Line2D([], [], marker="o", linestyle="", color=GREY, label="others"),
+        ]
     if first is not None:
         axis.scatter([first], [g[first]], marker="D", s=60, color=OTHERS[0], edgecolors="white", zorder=5)
         marks.append(Line2D([], [], marker="D", linestyle="", color=OTHERS[0], label="the primary outcome"))

@@ -191,6 +191,10 @@ def told(found: Multiverse) -> str:
     if found.significant is not None:
         joint = _joint(found.p_significant)
         lines.append(f"{100 * found.significant:.0f} % are significant on that side at {found.alpha:g}{joint}")
+    if specs and not found.scheme:
+        lines.append(
+            "No p-values, alone or joint: too few relabellings leave the links between these pairs as they are."
+        )
     corrected = [(s.p_max_t, i, s) for i, s in enumerate(specs) if s.p_max_t is not None]
     if corrected:
         p, _, s = min(corrected)
