@@ -68,7 +68,7 @@ def _curve(axis: Any, drawn: Sequence[Specification], found: Multiverse, first: 
     high = np.array([s.ci.high if s.ci else np.nan for s in drawn]) * scale
     colours = _colours(drawn, found)
     known = np.isfinite(low) & np.isfinite(high)
-    line = 1.6 if len(drawn) <= SINGLE else 0.7
+    line = float(np.clip(300 / max(len(drawn), 1), 0.15, 1.6))
     axis.vlines(
         places[known], low[known], high[known], colors=[_pale(colours[i]) for i in places[known]], linewidth=line
     )
@@ -91,6 +91,8 @@ def _curve(axis: Any, drawn: Sequence[Specification], found: Multiverse, first: 
     if first is not None:
         axis.scatter([first], [g[first]], marker="D", s=60, color=OTHERS[0], edgecolors="white", zorder=5)
         marks.append(Line2D([], [], marker="D", linestyle="", color=OTHERS[0], label="the primary outcome"))
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(bottom, top + 0.2 * (top - bottom))  # the legend hides nothing
     axis.legend(handles=marks, frameon=False, fontsize=8, loc="upper left", ncols=2)
     axis.set_title(_title(found, len(drawn)), loc="left", fontsize=10)
 
