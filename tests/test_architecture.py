@@ -87,6 +87,8 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("evidence", {"outcomes"}),
         ("result", {"records", "outcomes", "evidence"}),
         ("figures", {"records", "outcomes", "evidence", "errors"}),
+        ("figures_multiverse", {"figures", "outcomes", "evidence"}),
+        ("multiverse", {"records", "errors", "outcomes", "evidence", "pairs", "tokens", "methods"}),
         ("provenance", {"records", "errors", ""}),  # "": the package's own version
     ],
 )

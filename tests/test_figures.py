@@ -167,8 +167,8 @@ def test_runs_without_intervals_or_shared_pairs_are_compared_too(tmp_path: Path)
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were drawn, as matplotlib has them."""
     kept: list[Any] = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda fig, file: kept.append(fig) or save(fig, file))
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda fig, file: kept.append(fig) or save(fig, file))
     return kept
 
 

@@ -498,12 +498,10 @@ class Watched:
     def key(self, _checkpoint: Checkpoint) -> None:
         return None
 
-    def chunks(self, checkpoint: Checkpoint, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
-        return CPU.chunks(checkpoint, lengths)
+    def chunks(self, checkpoint: Checkpoint, lengths: np.ndarray, *of: object) -> tuple[np.ndarray, ...]:
+        return CPU.chunks(checkpoint, lengths, *of)  # type: ignore[arg-type]
 
-    def forward(
-        self, checkpoint: Checkpoint, tokens: Tokens, observe: Callable[..., None], _keep: None = None
-    ) -> Usage:
+    def forward(self, checkpoint: Checkpoint, tokens: Tokens, observe: Callable[..., None], *_: object) -> Usage:
         shown: dict[tuple[int, int], weakref.ref[torch.Tensor]] = {}
 
         def watch(depth: int, states: torch.Tensor, rows: np.ndarray) -> None:

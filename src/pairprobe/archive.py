@@ -10,6 +10,8 @@ from typing import Any
 
 from pairprobe import figures, kept, provenance
 from pairprobe.config import Job, flatten
+from pairprobe.evidence import Multiverse
+from pairprobe.figures_multiverse import specification_curve
 from pairprobe.outcomes import DepthTest, GroupTest
 from pairprobe.preflight import Plan
 from pairprobe.provenance import Git
@@ -110,7 +112,18 @@ def metrics(result: Result, seconds: dict[str, float], peak: int) -> list[Metric
     if result.findings is not None:
         found.append(Metric("tokens/unknown_only_words", len(result.findings.unknown)))
         found.append(Metric("tokens/pairs_sharing_a_piece", result.findings.sharing))
+    if result.evidence.multiverse is not None:
+        found += [Metric(f"multiverse/{k}", v) for k, v in _shares(result.evidence.multiverse).items()]
     return found
+
+
+def _shares(found: Multiverse) -> dict[str, float]:
+    numbers = {
+        "specifications": len(found.specifications), "undefined": len(found.undefined), "agree": found.agree,
+        "median_g": found.median_g, "p_median": found.p_median, "significant": found.significant,
+        "p_significant": found.p_significant,
+    }  # fmt: skip
+    return {k: float(v) for k, v in numbers.items() if v is not None}
 
 
 def _numbers(at: DepthTest) -> dict[str, float]:
@@ -174,6 +187,9 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
         _write_table(folder / "tables" / "balance.json", [asdict(b) for b in result.pairs.balance])
     if result.tokens is not None:
         _write_table(folder / "tables" / "tokens.json", token_rows(result))
+    if result.evidence.multiverse is not None:
+        _write_table(folder / "tables" / "multiverse.json", specification_rows(result.evidence.multiverse))
+        specification_curve(result.evidence.multiverse, folder / "figures" / "specification_curve.png")
     verdict = result.verdict
     figures.draw_all(
         folder / "figures", result.tests, result.similarities, result.pairs, result.texts, result.vectors,
@@ -228,6 +244,18 @@ def similarity_rows(result: Result) -> list[dict[str, Any]]:
         for name, s in result.similarities.items()
         for i, depth in enumerate(s.depths)
         for j, pair in enumerate(result.pairs.pairs)
+    ]  # fmt: skip
+
+
+def specification_rows(found: Multiverse) -> list[dict[str, Any]]:
+    """One row per way of measuring, the primary one marked; `control` is the group the cognates are held against."""
+    return [
+        {
+            "template": s.template, "pooling": s.pooling, "similarity_kind": s.similarity, "depth": s.depth,
+            "control": found.control, "delta": s.delta, "ci_low": s.ci.low if s.ci else None,
+            "ci_high": s.ci.high if s.ci else None, "g": s.g, "p": s.p, "p_max_t": s.p_max_t, "primary": s.primary,
+        }
+        for s in found.specifications
     ]  # fmt: skip
 
 

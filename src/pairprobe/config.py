@@ -20,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pairprobe.checkpoints.model import Model
 from pairprobe.errors import ConfigError, PairprobeError, nearest, one_of
+from pairprobe.methods.pooling import Pooling
+from pairprobe.multiverse import Alternatives
 from pairprobe.tokens import TokenRules
 
 
@@ -62,12 +64,14 @@ class Tracking:
 FIXED: dict[str, type] = {
     "experiment": Experiment,
     "tokens": TokenRules,
+    "multiverse": Alternatives,
     "tracking": Tracking,
     "model": Model,
 }
 ROOMS = ("method", "pairs", "template", "execution", "statistics")
 SIMILARITY = "similarity"
 KEYS = (*FIXED, *ROOMS, SIMILARITY)
+TEMPLATE = "pairprobe.texts.Template"  # of a multiverse's template that names no other
 #: Keys that may hold a path; relative ones are made absolute, so that a logged config works from anywhere.
 PATHS = (("model", "source"), ("model", "tokenizer"), ("pairs", "path"), ("method", "path"))
 
@@ -85,6 +89,7 @@ class Job:
     similarities: tuple[Any, ...]
     statistics: Any
     tokens: TokenRules
+    multiverse: Alternatives
     tracking: Tracking
     config: dict[str, Any]
 
@@ -119,7 +124,7 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
     Raises:
         ConfigError: listing every unknown key, wrong type and value that is not allowed.
     """
-    plain = _plain(config)
+    plain = {"multiverse": {}, **_plain(config)}  # configurations logged by older versions have none
     problems: list[str] = []
     parts: dict[str, Any] = {}
     resolved: dict[str, Any] = {}
@@ -145,6 +150,7 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
                 one_of(f"{SIMILARITY}.{key}.name", name, [key])  # two of one name would overwrite each other
             measured = names if parts["method"].uses_model else [parts["method"].similarity]
             one_of("experiment.primary.similarity", parts["experiment"].primary.similarity, measured)
+            parts["multiverse"], resolved["multiverse"] = _alternatives(parts, problems)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -159,6 +165,7 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
         similarities=parts[SIMILARITY],
         statistics=parts["statistics"],
         tokens=parts["tokens"],
+        multiverse=parts["multiverse"],
         tracking=parts["tracking"],
         config=resolved,
     )
@@ -229,6 +236,37 @@ def _part(key: str, node: Any, known: type | None, problems: list[str]) -> tuple
     except PairprobeError as error:
         problems += error.problems
         return None, {}
+
+
+def _alternatives(parts: dict[str, Any], problems: list[str]) -> tuple[Alternatives, dict[str, Any]]:
+    """The multiverse's templates and poolings as objects of their rooms, and the settings they came from."""
+    given: Alternatives = parts["multiverse"]
+    if not given.asked:
+        return given, dataclasses.asdict(given)
+    before = len(problems)
+    templates = {}
+    for name, node in given.templates.items():
+        whole = {"pattern": node} if isinstance(node, str) else node
+        if isinstance(whole, dict):
+            whole = {"_target_": TEMPLATE, **whole, "name": name}
+        templates[name] = _part(f"multiverse.templates.{name}", whole, None, problems)
+    poolings = []
+    for i, node in enumerate(given.poolings):
+        said: list[str] = []
+        poolings.append(_part(f"multiverse.poolings[{i}]", node, Pooling, said))
+        problems += [text.replace("method.", f"multiverse.poolings[{i}].") for text in said]
+    if len(problems) > before:
+        return given, {}
+    found = Alternatives({name: t for name, (t, _) in templates.items()}, [p for p, _ in poolings])
+    problems += found.check()
+    if not parts["method"].uses_model:
+        problems.append(f"multiverse needs a method that uses a model; method.name is '{parts['method'].name}'.")
+    elif len(found.named(parts["template"])) * len(found.pooled(parts["method"])) < 2:
+        problems.append(
+            "multiverse names no template and no pooling beside the primary ones; add some: multiverse.templates.NAME=…"
+        )
+    settings = {name: values for name, (_, values) in templates.items()}
+    return found, {"templates": settings, "poolings": [values for _, values in poolings]}
 
 
 def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

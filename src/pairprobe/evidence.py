@@ -223,7 +223,7 @@ class Multiverse:
 
     median_g: over specifications; p_median: how often relabelled pairs give a median at least as far from 0.
     significant: share with p ≤ alpha and Δ of the median's sign; p_significant: how often relabelled pairs give as many
-    in either direction. agree: share whose Δ has the median's sign.
+    in either direction. agree: share whose Δ has the median's sign. undefined: ways that gave no similarity, and why.
     """
 
     control: str
@@ -236,3 +236,4 @@ class Multiverse:
     agree: float | None
     relabellings: int
     scheme: str
+    undefined: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ def draw_all(
 
 def delta_by_depth(tests: list[GroupTest], primary_depth: int, file: Path) -> Path:
     """Δ with its interval over depth, one panel per similarity; the primary depth marked."""
-    fig, axes = _figure(len(tests), 1, (7.5, 2.9 * len(tests) + 0.4))
+    fig, axes = figure(len(tests), 1, (7.5, 2.9 * len(tests) + 0.4))
     for axis, test in zip(axes, tests, strict=True):
         depth = np.array([t.depth for t in test.depths])
         delta = np.array([t.delta for t in test.depths])
@@ -73,7 +73,7 @@ def delta_by_depth(tests: list[GroupTest], primary_depth: int, file: Path) -> Pa
         )
     axes[0].legend(loc="best", frameon=False, fontsize=9)
     axes[-1].set_xlabel("depth (0: embedding output, last: after the final norm)")
-    return _save(fig, file)
+    return save(fig, file)
 
 
 def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet, depth: int, file: Path) -> Path:
@@ -81,7 +81,7 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
     import pandas as pd
     import seaborn as sns
 
-    fig, axes = _figure(1, len(similarities), (1.2 + 3.2 * len(similarities), 4.0))
+    fig, axes = figure(1, len(similarities), (1.2 + 3.2 * len(similarities), 4.0))
     groups = [g for g, n in pairs.sizes.items() if n]
     # both place points without drawing random numbers: the same run gives the same picture
     few = max(pairs.sizes.values()) <= SWARM
@@ -101,7 +101,7 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
         axis.set_xlim(-0.6, len(groups) - 0.4 + 0.25)
         axis.set_xlabel("")
         axis.set_title(f"{name}, depth {values.depths[row]}", loc="left")
-    return _save(fig, file)
+    return save(fig, file)
 
 
 def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: Path) -> Path:
@@ -118,7 +118,7 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
         places[:, :parts] = pca.transform(values)
         share = [*pca.explained_variance_ratio_, 0.0][:2]
 
-    fig, (axis,) = _figure(1, 1, (8.5, 6.6))
+    fig, (axis,) = figure(1, 1, (8.5, 6.6))
     groups = [g for g, n in pairs.sizes.items() if n]
     colours = _palette(groups)
     of = np.array([p.group for p in pairs.pairs])
@@ -140,7 +140,7 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
     axis.set_title(f"words at depth {vectors.depths[row]}; distances in the plane are not similarities", loc="left")
     # the best place is sought among all points, which takes long where there are many, and then there is none
     axis.legend(frameon=False, fontsize=9, loc="best" if len(texts) <= LABELLED else "upper right")
-    return _save(fig, file)
+    return save(fig, file)
 
 
 def _label(axis: Any, words: list[str], places: Any) -> None:
@@ -201,7 +201,7 @@ def compare_runs(
         per_pair: similarity by pair id, by run name.
         groups: group by pair id.
     """
-    fig, (left, right) = _figure(1, 2, (11.0, 1.6 + 0.5 * max(len(rows), 5)), width_ratios=(1, 1.3))
+    fig, (left, right) = figure(1, 2, (11.0, 1.6 + 0.5 * max(len(rows), 5)), width_ratios=(1, 1.3))
     places = np.arange(len(rows))[::-1]
     for place, row in zip(places, rows, strict=True):
         if row["low"] is not None:
@@ -226,7 +226,7 @@ def compare_runs(
     right.set_title(f"{len(shared)} shared pairs", loc="left")
     if names:
         right.legend(frameon=False, fontsize=8, loc="best" if len(shared) <= SWARM else "upper right")
-    return _save(fig, file)
+    return save(fig, file)
 
 
 def _palette(groups: list[str]) -> dict[str, str]:
@@ -234,7 +234,7 @@ def _palette(groups: list[str]) -> dict[str, str]:
     return {COGNATE: BLUE} | {g: OTHERS[i % len(OTHERS)] for i, g in enumerate(controls)}
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float], **grid: Any) -> tuple[Any, list[Any]]:
+def figure(rows: int, columns: int, size: tuple[float, float], **grid: Any) -> tuple[Any, list[Any]]:
     import matplotlib
     import seaborn as sns
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -268,7 +268,7 @@ def _use_fonts(*artists: Any) -> None:
         artist.set_fontfamily(family)
 
 
-def _save(fig: Any, file: Path) -> Path:
+def save(fig: Any, file: Path) -> Path:
     _use_fonts(*fig.findobj(lambda artist: hasattr(artist, "set_fontfamily")))
     with _missing_glyphs_are_boxes():
         fig.savefig(file, dpi=150)

@@ -1,7 +1,8 @@
 """Vectors of finished layers, kept on disk by what they are made of, so that nothing is read or computed twice.
 
-    ROOT/KEY/SET/texts.json        the texts' own keys (token ids and pooling weights), in order
-    ROOT/KEY/SET/depth-007.npy     float32 [texts, width]: their vectors at that depth
+    ROOT/KEY/SET/texts.json        the texts' own keys (token ids and pooling weights), in order; where their norms are
+    ROOT/KEY/SET/depth-007.npy     float32 [texts, width]: their vectors at that depth; then float32 [tokens]: the
+                                   lengths of all their tokens' states there
     ROOT/KEY/SET/state-007         all tokens' states there, from which an interrupted run goes on; one at a time
 
 KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all, and end with a
@@ -84,59 +85,74 @@ class Shelf:
     folder: Path
     about: dict[str, Any]
 
-    def find(self, texts: Sequence[str], depths: Sequence[int]) -> dict[int, FloatArray]:
-        """Index of a text → its vectors [depths, width], for the texts that are there at every depth."""
+    def find(
+        self, texts: Sequence[str], depths: Sequence[int], lengths: Sequence[int] | None = None
+    ) -> dict[int, tuple[FloatArray, FloatArray]]:
+        """Index of a text → its vectors [depths, width] and its tokens' norms [depths, tokens], for the texts that are
+        there at every depth. lengths: tokens of each text, where those without norms do not serve."""
         missing: dict[str, list[int]] = {}  # different words may become the same tokens
         for i, text in enumerate(texts):
             missing.setdefault(text, []).append(i)
-        found: dict[int, FloatArray] = {}
+        found: dict[int, tuple[FloatArray, FloatArray]] = {}
         for folder in sorted(self.folder.glob("*/")):
             try:
                 listed = json.loads((folder / "texts.json").read_text())
-                there = {t: n for n, t in enumerate(listed)}
-                wanted = [(t, there[t]) for t in missing if t in there]
+                slices = [(int(start), int(stop)) for start, stop in listed["norms"]]
+                there = dict(zip(listed["texts"], range(len(slices)), strict=True))
+                wanted = [
+                    (t, there[t])
+                    for t, of in missing.items()
+                    if t in there and (lengths is None or np.diff(slices[there[t]])[0] == lengths[of[0]])
+                ]
                 if not wanted or not all((folder / f"depth-{d:03d}.npy").exists() for d in depths):
                     continue
                 rows = [n for _, n in wanted]
-                values = np.stack([_load(folder / f"depth-{d:03d}.npy", len(listed))[rows] for d in depths], axis=1)
-                for (text, _), vectors in zip(wanted, values, strict=True):
-                    found |= dict.fromkeys(missing.pop(text), vectors)
+                parts = [_load(folder / f"depth-{d:03d}.npy", len(slices), _end(slices)) for d in depths]
+                values = np.stack([vectors[rows] for vectors, _ in parts], axis=1)
+                norms = np.stack([of for _, of in parts])
+                for (text, n), vectors in zip(wanted, values, strict=True):
+                    found |= dict.fromkeys(missing.pop(text), (vectors, norms[:, slice(*slices[n])]))
                 os.utime(folder)
-            except (OSError, ValueError, TypeError):  # removed or damaged meanwhile: made anew
+            except (OSError, ValueError, TypeError, KeyError):  # removed or damaged meanwhile: made anew
                 continue
         return found
 
-    def writing(self, texts: Sequence[str]) -> Writing:
-        """A set of vectors in the making, or one whose making was interrupted."""
-        return Writing(self, self.folder / key({"texts": list(texts)})[:32], tuple(texts))
+    def writing(self, texts: Sequence[str], norms: Sequence[tuple[int, int]] = ()) -> Writing:
+        """A set of vectors in the making, or one whose making was interrupted.
+
+        norms: where the norms of each text's tokens begin and end among those of a depth; none where they are not kept.
+        """
+        slices = tuple(norms) or ((0, 0),) * len(texts)
+        folder = self.folder / key({"texts": list(texts), "norms": slices})[:32]
+        return Writing(self, folder, tuple(texts), slices)
 
 
 class Writing:
     """A set of texts whose vectors are being made. A disk that is full or read-only stops the keeping, not the run."""
 
-    def __init__(self, shelf: Shelf, folder: Path, texts: tuple[str, ...]) -> None:
-        self.shelf, self.folder, self.texts = shelf, folder, texts
+    def __init__(self, shelf: Shelf, folder: Path, texts: tuple[str, ...], norms: tuple[tuple[int, int], ...]) -> None:
+        self.shelf, self.folder, self.texts, self.norms = shelf, folder, texts, norms
         self.works = True
         self._last = time.monotonic()
         self._cost = 0.0
         with self._trying():
             folder.mkdir(parents=True, exist_ok=True)
-            self._put("texts.json", lambda file: file.write_text(json.dumps(list(texts))))
+            self._put("texts.json", lambda file: file.write_text(json.dumps({"texts": texts, "norms": norms})))
             about = shelf.folder / "about.json"
             if not about.exists():
                 about.write_text(json.dumps(shelf.about, indent=1, sort_keys=True))
 
-    def depth(self, depth: int, vectors: FloatArray) -> None:
-        """Keep the vectors [texts, width] of a finished depth."""
+    def depth(self, depth: int, vectors: FloatArray, norms: FloatArray | None = None) -> None:
+        """Keep the vectors [texts, width] and the norms [tokens] of a finished depth: both or neither."""
         if not self.works:
             return
         with self._trying():
-            self._put(f"depth-{depth:03d}.npy", lambda file: _save(file, vectors))
+            self._put(f"depth-{depth:03d}.npy", lambda file: _save(file, vectors, norms))
 
-    def kept_depth(self, depth: int) -> FloatArray | None:
-        """The vectors of a depth, where they are there."""
+    def kept_depth(self, depth: int) -> tuple[FloatArray, FloatArray] | None:
+        """The vectors and norms of a depth, where they are there."""
         try:
-            return _load(self.folder / f"depth-{depth:03d}.npy", len(self.texts))
+            return _load(self.folder / f"depth-{depth:03d}.npy", len(self.texts), _end(self.norms))
         except (OSError, ValueError):
             return None
 
@@ -191,20 +207,29 @@ class Writing:
             self.works = False
 
 
-def _save(file: Path, vectors: FloatArray) -> None:
+def _end(slices: Sequence[tuple[int, int]]) -> int:
+    """How many norms there are at each depth."""
+    return max((stop for _, stop in slices), default=0)
+
+
+def _save(file: Path, vectors: FloatArray, norms: FloatArray | None) -> None:
     with file.open("wb") as stream:
         np.save(stream, vectors)
+        np.save(stream, np.empty(0, dtype=np.float32) if norms is None else norms)
 
 
-def _load(file: Path, texts: int) -> FloatArray:
-    """Vectors [texts, width]. Raises OSError or ValueError where they are damaged, or are not these."""
+def _load(file: Path, texts: int, tokens: int) -> tuple[FloatArray, FloatArray]:
+    """Vectors [texts, width], norms [tokens]. Raises OSError or ValueError where they are damaged, or are not these."""
     if not _intact(file):
         raise ValueError(f"{file.name} is damaged")
     with file.open("rb") as stream:
         found: FloatArray = np.load(stream)
+        norms: FloatArray = np.load(stream)
     if found.dtype != np.float32 or found.ndim != 2 or found.shape[0] != texts:
         raise ValueError(f"{file.name} holds something else")
-    return found
+    if norms.dtype != np.float32 or norms.shape != (tokens,):
+        raise ValueError(f"{file.name} holds other norms")
+    return found, norms
 
 
 def _checksum(stream: IO[bytes], nbytes: int) -> bytes:

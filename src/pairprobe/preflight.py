@@ -7,6 +7,7 @@ from typing import Any
 
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.multiverse import asked_of_the_model
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.tokens import tokenise
 
@@ -64,7 +65,8 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
         plan = Plan(pairs) if pairs is not None else None
         return (plan if not problems else None), problems
 
-    texts = attempt("template", lambda: job.template.write(pairs)) if pairs is not None else None
+    templates = job.multiverse.named(job.template).values()
+    texts = attempt("template", lambda: [t.write(pairs) for t in templates]) if pairs is not None else None
     checkpoint = attempt("model", job.model.locate)
     remark, execution, estimate = "", None, None
     if checkpoint is not None:
@@ -81,7 +83,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
             problems.append(Problem("model", PairprobeError(refusal)))
         if not problems and texts is not None:
             remark = placed[1]
-            execution, estimate = attempt("plan", lambda: _estimate(job, checkpoint, texts, timed)) or (None, None)
+            execution, estimate = attempt("plan", lambda: _estimate(job, checkpoint, pairs, timed)) or (None, None)
             if estimate is not None and estimate.problem:
                 problems.append(Problem("memory", PairprobeError(estimate.problem, LESS)))
     if problems or pairs is None or checkpoint is None:
@@ -90,15 +92,21 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
 
 
 def tokens(job: Job, plan: Plan) -> Tokens:
-    """The tokens of the texts of a plan that has a checkpoint."""
+    """The tokens of the primary template's texts, of a plan that has a checkpoint."""
     return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs))  # type: ignore[union-attr]
 
 
-def _estimate(job: Job, checkpoint: Any, texts: Any, timed: bool) -> tuple[Any, Estimate]:
-    """The execution that will run these texts, and what it takes."""
-    lengths = tokenise(checkpoint.tokenizer(), texts).lengths
+def lengths(job: Job, plan: Plan) -> Any:
+    """What a plan's texts ask of an execution: int [texts] tokens of each, their parts, and the poolings."""
+    checkpoint: Any = plan.checkpoint
+    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), plan.pairs)
+
+
+def _estimate(job: Job, checkpoint: Any, pairs: PairSet, timed: bool) -> tuple[Any, Estimate]:
+    """The execution that will run the texts of all templates, and what it takes."""
+    lengths, *of = asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs)
     execution = job.execution.settle(checkpoint, lengths)
-    return execution, execution.estimate(checkpoint, lengths, timed)
+    return execution, execution.estimate(checkpoint, lengths, timed, *of)
 
 
 def _check_primary(job: Job, depths: tuple[int, ...]) -> None:

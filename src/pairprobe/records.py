@@ -206,13 +206,15 @@ class TokenisedText:
 class Tokens:
     """The tokens of `texts`, in the same order; `tokenizer` names the class that made them.
 
-    altered: index of a text → its word as the tokenizer's own normaliser rewrote it, where it did.
+    altered: index of a text → its word as the tokenizer's own normaliser rewrote it, where it did. parts: int [texts];
+    texts of different parts share no batch, so that what is run beside them changes no digit of theirs; None: one part.
     """
 
     texts: Texts
     of: tuple[TokenisedText, ...]
     tokenizer: str
     altered: dict[int, str] = field(default_factory=dict)
+    parts: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.of)
@@ -221,7 +223,8 @@ class Tokens:
         """These texts alone, in the order of `rows`; which pairs use them is left out."""
         none = np.empty(0, dtype=np.int64)
         texts = Texts(tuple(self.texts.texts[int(i)] for i in rows), none, none, self.texts.template)
-        return Tokens(texts, tuple(self.of[int(i)] for i in rows), self.tokenizer)
+        parts = None if self.parts is None else self.parts[np.asarray(rows, dtype=np.int64)]
+        return Tokens(texts, tuple(self.of[int(i)] for i in rows), self.tokenizer, parts=parts)
 
     @property
     def lengths(self) -> IntArray:

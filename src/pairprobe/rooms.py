@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.records import Estimate, IntArray, Tokens, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: texts) as soon as a depth is done for a batch; what it does not keep is let go.
 Observe = Callable[[int, Any, "npt.NDArray[np.int64]"], None]
 
+
+#: Bytes that the norms of all tokens' states may take; more are not kept.
+TOKEN_NORMS = 2 * 10**9
 
 #: safetensors' dtype names → torch's; what torch has no dtype for is read as unsigned bytes.
 TORCH = {
@@ -171,7 +174,7 @@ class Keep(Protocol):
 class Execution(Protocol):
     """How a checkpoint is run. settle: the execution that will really run, as `auto` chooses it. chunks: indices of
     the texts of each pass. key: everything of the execution and the checkpoint that could change a state, None where
-    states are not kept."""
+    states are not kept. parts: as of `Tokens`. poolings: vectors that are made of each state."""
 
     @property
     def name(self) -> str: ...
@@ -182,20 +185,31 @@ class Execution(Protocol):
 
     def place(self) -> tuple[str, str]: ...
     def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Execution: ...
-    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate: ...
+    def estimate(
+        self,
+        checkpoint: Checkpointed,
+        lengths: npt.NDArray[Any],
+        timed: bool = False,
+        parts: IntArray | None = None,
+        poolings: int = 1,
+    ) -> Estimate: ...
     def refuse(self, checkpoint: Checkpointed) -> str | None: ...
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None: ...
-    def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]: ...
+    def chunks(
+        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], parts: IntArray | None = None, poolings: int = 1
+    ) -> tuple[npt.NDArray[np.int64], ...]: ...
     def forward(
-        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None
+        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
     ) -> Usage: ...
 
 
 class Shelf(Protocol):
     """Vectors of earlier runs that were made in the same way; `kept.Shelf` is one."""
 
-    def find(self, texts: Sequence[str], depths: Sequence[int]) -> dict[int, npt.NDArray[np.float32]]: ...
-    def writing(self, texts: Sequence[str]) -> Any: ...
+    def find(
+        self, texts: Sequence[str], depths: Sequence[int], lengths: Sequence[int] | None = None
+    ) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]: ...
+    def writing(self, texts: Sequence[str], norms: Sequence[tuple[int, int]] = ()) -> Any: ...
 
 
 class Keeping(Protocol):

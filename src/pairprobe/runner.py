@@ -15,10 +15,11 @@ from pairprobe import archive, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.kept import Kept
+from pairprobe.multiverse import ways
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
 from pairprobe.report import Report
-from pairprobe.result import Result
+from pairprobe.result import Evidence, Result
 from pairprobe.tokens import examine, leave_out, tokenise
 from pairprobe.tracking import Store, uri_of
 from pairprobe.verdict import verdict
@@ -82,7 +83,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
 
 def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Result:
     """The rooms in order; nothing is written but vectors to `kept`."""
-    pairs = plan.pairs
+    pairs, evidence = plan.pairs, Evidence()
     texts = tokens = findings = vectors = usage = None
     if job.method.uses_model:
         checkpoint: Any = plan.checkpoint
@@ -102,8 +103,14 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
             texts = job.template.write(pairs)
             tokens = tokenise(tokenizer, texts)
         show.tokens(plan.pairs, pairs, tokens, findings, job.tokens)
+        several = ways(job.multiverse, job.template, job.method, tokens, pairs, tokenizer, job.tokens, limit)
+        if job.multiverse.asked:
+            show.line("multiverse", several.told(pairs))
         with show.progress(job.method.name) as progress:
-            vectors, usage = job.method.vectors(checkpoint, tokens, plan.execution, progress, kept)
+            found, usage = job.method.several(
+                checkpoint, several.tokens, several.poolings, plan.execution, progress, kept
+            )
+        vectors = several.vectors(found)
         similarities = [s.measure(vectors, texts) for s in job.similarities]
     else:
         similarities = [job.method.similarities(pairs)]
@@ -111,6 +118,10 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     tests = job.statistics.tests(similarities, pairs)
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]
+    if job.multiverse.asked:
+        evidence = replace(
+            evidence, multiverse=several.judge(found, job.similarities, job.statistics, control, primary)
+        )
     chosen = tests[primary.similarity, control]
     said = verdict(chosen, pairs, primary.depth)
     return Result(
@@ -118,6 +129,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         similarities={s.name: s for s in similarities},
         tests=tests,
         verdict=replace(said, beware=said.beware + (findings.beware if findings else ())),
+        evidence=evidence,
     )  # fmt: skip
 
 

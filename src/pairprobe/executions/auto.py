@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pairprobe.errors import ExecutionError
 from pairprobe.executions.resident import Resident
 from pairprobe.executions.streamed import Streamed
-from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.records import Estimate, IntArray, Tokens, Usage
 from pairprobe.rooms import Checkpointed, Keep, Observe
 
 #: Bytes of weights, as computed with, up to which a dense model is run whole: building and filling it takes no longer
@@ -58,18 +58,29 @@ class Auto(Streamed):
             return error.problems[0]
         return None
 
-    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+    def estimate(
+        self,
+        checkpoint: Checkpointed,
+        lengths: npt.NDArray[Any],
+        timed: bool = False,
+        parts: IntArray | None = None,
+        poolings: int = 1,
+    ) -> Estimate:
         """Of the one that is chosen."""
-        return self.settle(checkpoint, lengths).estimate(checkpoint, lengths, timed)
+        return self.settle(checkpoint, lengths).estimate(checkpoint, lengths, timed, parts, poolings)
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
         """Of the one that is chosen."""
         return self.settle(checkpoint, np.array([1])).key(checkpoint)
 
-    def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(
+        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], parts: IntArray | None = None, poolings: int = 1
+    ) -> tuple[npt.NDArray[np.int64], ...]:
         """Of the one that is chosen."""
-        return self.settle(checkpoint, lengths).chunks(checkpoint, lengths)
+        return self.settle(checkpoint, lengths).chunks(checkpoint, lengths, parts, poolings)
 
-    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None) -> Usage:
+    def forward(
+        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
+    ) -> Usage:
         """By the one that is chosen."""
-        return self.settle(checkpoint, tokens.lengths).forward(checkpoint, tokens, observe, keep)
+        return self.settle(checkpoint, tokens.lengths).forward(checkpoint, tokens, observe, keep, poolings)

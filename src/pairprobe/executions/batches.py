@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.errors import CheckpointError
-from pairprobe.records import Tokens
+from pairprobe.records import IntArray, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -33,17 +33,22 @@ def text_stack(model: torch.nn.Module) -> tuple[Any, torch.nn.ModuleList]:
     return stack, lists[0]
 
 
-def batches(lengths: npt.NDArray[Any], batch_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
+def batches(
+    lengths: npt.NDArray[Any], batch_tokens: int, parts: IntArray | None = None
+) -> Iterator[npt.NDArray[np.int64]]:
     """Indices of texts, longest first, so that each batch padded to its longest stays within `batch_tokens`.
 
-    Longest first: memory that does not suffice shows at once. A text longer than the limit runs alone.
+    Longest first: memory that does not suffice shows at once. A text longer than the limit runs alone. parts: texts
+    of different ones never meet in a batch, whose shape moves the last digits; each is divided as if it were alone.
     """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // int(lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+    longest_first = np.argsort(-lengths, kind="stable")
+    for part in [None] if parts is None else np.unique(parts):
+        order = longest_first if parts is None else longest_first[parts[longest_first] == part]
+        start = 0
+        while start < len(order):
+            size = max(1, batch_tokens // int(lengths[order[start]]))
+            yield order[start : start + size]
+            start += size
 
 
 def right_padded(tokens: Tokens, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -18,7 +18,8 @@ from pairprobe.executions.feeder import BUFFERS, buffer_bytes
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
 from pairprobe.executions.slots import Place, stored
-from pairprobe.rooms import Checkpointed, Stored, Weight, dtype_name
+from pairprobe.records import IntArray
+from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Stored, Weight, dtype_name
 
 if TYPE_CHECKING:
     pass
@@ -87,8 +88,18 @@ def sizes(
     )
 
 
-def needs(of: Sizes, lengths: npt.NDArray[Any], device: str, batch_tokens: int, budget: Budget) -> Needs:
+def needs(
+    of: Sizes,
+    lengths: npt.NDArray[Any],
+    device: str,
+    batch_tokens: int,
+    budget: Budget,
+    parts: IntArray | None = None,
+    poolings: int = 1,
+) -> Needs:
     """The memory of a run, made to fit: first without reading ahead, then with smaller batches, then in several passes.
+
+    parts: texts of different ones share no batch. poolings: vectors made of each state.
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
@@ -100,14 +111,14 @@ def needs(of: Sizes, lengths: npt.NDArray[Any], device: str, batch_tokens: int, 
     # several passes cost more than small batches, these more than not reading ahead
     everything = np.arange(len(lengths))
     for buffers, size in tries:
-        found = _bytes(of, lengths, (everything,), device, buffers, size)
+        found = _bytes(of, lengths, (everything,), device, buffers, size, parts, poolings)
         if budget.short(found.host, found.gpu) is None:
             return found
     buffers, size = tries[-1]
     chunk = len(lengths)
     while True:
         chunks = tuple(np.array_split(everything, -(-len(lengths) // chunk)))
-        found = _bytes(of, lengths, chunks, device, buffers, size)
+        found = _bytes(of, lengths, chunks, device, buffers, size, parts, poolings)
         if budget.short(found.host, found.gpu) is None or chunk == 1:
             return found
         chunk = -(-chunk // 2)
@@ -120,10 +131,13 @@ def _bytes(
     device: str,
     buffers: int,
     batch_tokens: int,
+    parts: IntArray | None,
+    poolings: int,
 ) -> Needs:
     most = 0
     for chunk in chunks:
-        padded = [len(rows) * int(lengths[chunk][rows].max()) for rows in batches(lengths[chunk], batch_tokens)]
+        divided = batches(lengths[chunk], batch_tokens, None if parts is None else parts[chunk])
+        padded = [len(rows) * int(lengths[chunk][rows].max()) for rows in divided]
         longest = int(lengths[chunk].max())
         # twice: what a layer makes of them, and the holes its predecessors leave in the heap
         states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
@@ -131,7 +145,8 @@ def _bytes(
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
     computing = most + of.outside + of.slots + of.expert + tile
     staging = buffers * of.buffer
-    results = of.depths * len(lengths) * of.width * 4  # float32, on the host, of all passes
+    results = poolings * of.depths * len(lengths) * of.width * 4  # float32, on the host, of all passes
+    results += min(of.depths * int(lengths.sum()) * 4, TOKEN_NORMS)
     if device == "cpu":
         return Needs(staging + computing + results + SLACK, 0, buffers, batch_tokens, chunks)
     return Needs(staging + of.outside + results + SLACK, staging + computing, buffers, batch_tokens, chunks)

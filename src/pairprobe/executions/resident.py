@@ -15,7 +15,7 @@ from pairprobe.executions.batches import batches, right_padded, text_stack
 from pairprobe.executions.memory import budget, lacking, limited
 from pairprobe.executions.planning import NARROW, WIDE, whole_seconds
 from pairprobe.executions.states import Phase, finite, out_of_memory
-from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.records import Estimate, IntArray, Tokens, Usage
 from pairprobe.rooms import Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
@@ -61,25 +61,33 @@ class Resident:
         """Itself; see `auto`."""
         return self
 
-    def memory_needed(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any] | None = None) -> int:
+    def memory_needed(
+        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any] | None = None, parts: IntArray | None = None
+    ) -> int:
         """Bytes the weights take, as computed with, plus the file's pages while they are converted; and, for texts of
         these lengths, what a layer holds of their largest batch."""
         itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
         weights = checkpoint.parameters * itemsize + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
         if lengths is None:
             return weights
-        padded = max(int(lengths[rows].max()) * len(rows) for rows in batches(lengths, self.batch_tokens))
-        inner = max(
-            (t.shape[0] for n, t in checkpoint.tensors.items() if _of_a_layer(n) and len(t.shape) == 2), default=0
-        )
+        padded = max(int(lengths[rows].max()) * len(rows) for rows in batches(lengths, self.batch_tokens, parts))
+        inside = [t.shape for name, t in checkpoint.tensors.items() if _of_a_layer(name) and len(t.shape) == 2]
+        inner = max((max(shape) for shape in inside), default=0)
         width = checkpoint.weights[checkpoint.embedding_name].shape[1]
         return weights + int(padded * itemsize * (WIDE * inner + NARROW * width))
 
-    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+    def estimate(
+        self,
+        checkpoint: Checkpointed,
+        lengths: npt.NDArray[Any],
+        timed: bool = False,
+        parts: IntArray | None = None,
+        poolings: int = 1,  # noqa: ARG002
+    ) -> Estimate:
         """What a run on texts of these lengths would take. timed: measure disk and processor."""
         device, _ = devices.choose(self.device)
         dtype = devices.dtype_for(self.dtype, device)
-        weights = self.memory_needed(checkpoint, lengths)
+        weights = self.memory_needed(checkpoint, lengths, parts)
         limits = budget(device, self.memory)
         host, gpu = (weights, 0) if device == "cpu" else (weights, weights)
         if devices.unified(device):
@@ -102,6 +110,8 @@ class Resident:
         self,
         checkpoint: Checkpointed,  # noqa: ARG002
         lengths: npt.NDArray[Any],
+        parts: IntArray | None = None,  # noqa: ARG002
+        poolings: int = 1,  # noqa: ARG002
     ) -> tuple[npt.NDArray[np.int64], ...]:
         """One pass."""
         return (np.arange(len(lengths)),)
@@ -124,6 +134,7 @@ class Resident:
         tokens: Tokens,
         observe: Observe,
         keep: Keep | None = None,  # noqa: ARG002
+        poolings: int = 1,  # noqa: ARG002
     ) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 
@@ -150,7 +161,7 @@ class Resident:
                 with Phase("load", device, seconds, peaks):
                     model = self._load(checkpoint, device, dtype)
                 with Phase("forward", device, seconds, peaks), torch.inference_mode():
-                    for rows in batches(tokens.lengths, self.batch_tokens):
+                    for rows in batches(tokens.lengths, self.batch_tokens, tokens.parts):
                         self._batch(checkpoint, model, tokens, rows, device, observe)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

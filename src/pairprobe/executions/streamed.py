@@ -23,7 +23,7 @@ from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
-from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.records import Estimate, IntArray, Tokens, Usage
 from pairprobe.rooms import Activations, Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
@@ -123,12 +123,22 @@ class Streamed:
             return set()
         return {w.activations for w in checkpoint.weights.values() if w.activations is not None}
 
-    def chunks(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(
+        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], parts: IntArray | None = None, poolings: int = 1
+    ) -> tuple[npt.NDArray[np.int64], ...]:
         """Indices of the texts of each pass over the checkpoint, so that their states fit in the budget."""
         device, _ = devices.choose(self.device)
-        return self._needs(self._stream(checkpoint), lengths, device, budget(device, self.memory)).chunks
+        limits = budget(device, self.memory)
+        return self._needs(self._stream(checkpoint), lengths, device, limits, parts, poolings).chunks
 
-    def estimate(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], timed: bool = False) -> Estimate:
+    def estimate(
+        self,
+        checkpoint: Checkpointed,
+        lengths: npt.NDArray[Any],
+        timed: bool = False,
+        parts: IntArray | None = None,
+        poolings: int = 1,
+    ) -> Estimate:
         """What a run on texts of these lengths would take. timed: measure disk and processor, about a second."""
         import torch
 
@@ -136,15 +146,16 @@ class Streamed:
         dtype = devices.dtype_for(self.dtype, device)
         stream = self._stream(checkpoint)
         limits = budget(device, self.memory)
-        wanted = self._needs(stream, lengths, device, limits)
-        parts = [part for layer in stream.layers for part in stored(layer)]
-        reads = sum(part.nbytes for part in parts)
+        wanted = self._needs(stream, lengths, device, limits, parts, poolings)
+        tensors = [part for layer in stream.layers for part in stored(layer)]
+        reads = sum(part.nbytes for part in tensors)
         seconds = None
         if timed:
             with devices.threads(self.threads), torch.inference_mode():
                 workshop = Workshop(device, getattr(torch, dtype), self.activations == "as_stored")
-                rate = reading_rate(parts)
-                count = sum(1 for c in wanted.chunks for _ in batches(lengths[c], wanted.batch_tokens))
+                rate = reading_rate(tensors)
+                of = [(lengths[c], wanted.batch_tokens, None if parts is None else parts[c]) for c in wanted.chunks]
+                count = sum(1 for chunk in of for _ in batches(*chunk))
                 compute = computing_seconds(stream.layers, int(lengths.sum()), count, workshop)
             seconds = total_seconds(reads, rate, compute, len(wanted.chunks))
         short = limits.short(wanted.host, wanted.gpu)
@@ -157,16 +168,26 @@ class Streamed:
         device, _ = devices.choose(self.device)
         return taken_apart(checkpoint, devices.dtype_for(self.dtype, device), self.attention)
 
-    def _needs(self, stream: Stream, lengths: npt.NDArray[Any], device: str, limits: Budget) -> Needs:
+    def _needs(
+        self,
+        stream: Stream,
+        lengths: npt.NDArray[Any],
+        device: str,
+        limits: Budget,
+        parts: IntArray | None,
+        poolings: int,
+    ) -> Needs:
         import torch
 
         itemsize = getattr(torch, devices.dtype_for(self.dtype, device)).itemsize
         config = stream.sequence.stack.config.get_text_config()
         rows = min(int(lengths.sum()), config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
-        return needs(of, lengths, device, self.batch_tokens, limits)
+        return needs(of, lengths, device, self.batch_tokens, limits, parts, poolings)
 
-    def forward(self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None) -> Usage:
+    def forward(
+        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
+    ) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 
         State d is what layer d receives; state L is what the model returns, after its final norm: Hugging
@@ -185,7 +206,7 @@ class Streamed:
         peaks: dict[str, int] = {}
         limits = budget(device, self.memory)
         stream = self._stream(checkpoint)
-        wanted = self._needs(stream, tokens.lengths, device, limits)
+        wanted = self._needs(stream, tokens.lengths, device, limits, tokens.parts, poolings)
         short = limits.short(wanted.host, wanted.gpu)
         if short or len(wanted.chunks) > 1:
             raise ExecutionError(lacking(checkpoint.name, short or ("this machine", wanted.host, limits.host)), LESS)
@@ -229,7 +250,8 @@ class Streamed:
         last = len(stream.layers)
         workshop = Workshop(device, dtype, self.activations == "as_stored")
         slots = Slots(workshop)
-        work = [enter(stream.sequence, tokens, rows, device) for rows in batches(tokens.lengths, wanted.batch_tokens)]
+        divided = batches(tokens.lengths, wanted.batch_tokens, tokens.parts)
+        work = [enter(stream.sequence, tokens, rows, device) for rows in divided]
 
         def seen(depth: int, batch: Batch) -> None:
             batch.states = finite(batch.states, batch.mask, name, tokens, depth, batch.rows)

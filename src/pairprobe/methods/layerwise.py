@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from pairprobe.errors import ConfigError
 from pairprobe.methods.pooling import Pooling
-from pairprobe.records import Tokens, Usage, Vectors
-from pairprobe.rooms import Checkpointed, Execution, Keeping, Shelf
+from pairprobe.records import IntArray, Tokens, Usage, Vectors
+from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Execution, Keeping, Shelf
 
 
 @dataclass(frozen=True)
@@ -61,59 +61,90 @@ class Layerwise(Pooling):
 
         kept: where vectors of earlier runs are; texts found there are not run again.
         """
-        depths = self.depths_of(checkpoint)
-        gathered = _Gathered(depths, len(tokens), progress)
-        about = execution.key(checkpoint) if kept else None
-        shelf: Shelf | None = kept.shelf({**about, "pooled": "weighted sum in float32"}) if kept and about else None
-        keys = [text_key(t.ids, self.weights(t)) for t in tokens.of]
-        if shelf:
-            for row, found in shelf.find(keys, depths).items():
-                gathered.take(row, found)
-        rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
-        usages = []
-        while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
-            chunk = execution.chunks(checkpoint, tokens.lengths[rest])[0]
-            rows, rest = rest[chunk], np.delete(rest, chunk)
-            writing = shelf.writing([keys[i] for i in rows]) if shelf else None
-            usages.append(self._measure(checkpoint, tokens, rows, execution, gathered, writing))
-        described = {"pooling": self.described}
-        if gathered.rows:
-            described["kept"] = f"{len(gathered.rows)} of {len(tokens)} texts were kept from an earlier run"
-        assert gathered.values is not None
-        usage = _sum(usages) if usages else _nothing_run(about or {})
-        return Vectors(gathered.values, depths, usage.dtype, described), usage
+        (found,), usage = self.several(checkpoint, tokens, (self,), execution, progress, kept)
+        return found, usage
 
-    def _measure(
+    def several(
         self,
         checkpoint: Checkpointed,
         tokens: Tokens,
-        rows: npt.NDArray[np.int64],
+        poolings: Sequence[Pooling],
         execution: Execution,
-        gathered: _Gathered,
-        writing: Any,
-    ) -> Usage:
-        """One pass over the texts `rows`."""
-        import torch
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        kept: Keeping | None = None,
+    ) -> tuple[tuple[Vectors, ...], Usage]:
+        """The vectors of each pooling, in order, from the same pass; each is to the last bit what it is alone.
 
-        some = tokens.select(rows)
-        weights: dict[int, torch.Tensor] = {}  # of the batch at work, by its first text
+        A text is run again unless all its vectors, and the norms of its tokens where they are wanted, are kept.
+        """
+        depths = self.depths_of(checkpoint)
+        shares = [[pooling.weights(t) for t in tokens.of] for pooling in poolings]
+        gathered = _Gathered(depths, tokens.lengths, len(poolings), progress)
+        about = execution.key(checkpoint) if kept else None
+        shelf: Shelf | None = kept.shelf({**about, "pooled": "weighted sum in float32"}) if kept and about else None
+        keys = [[text_key(t.ids, w) for t, w in zip(tokens.of, of, strict=True)] for of in shares]
+        if shelf:
+            gathered.take(shelf, keys)
+        rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
+        usages = []
+        while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
+            some = tokens.select(rest)
+            chunk = execution.chunks(checkpoint, some.lengths, some.parts, len(poolings))[0]
+            rows, rest = rest[chunk], np.delete(rest, chunk)
+            keep = _Keep(gathered, rows, shelf, keys) if shelf else None
+            usages.append(_measure(checkpoint, tokens, rows, shares, execution, gathered, keep))
+        described = {}
+        if gathered.rows:
+            described["kept"] = f"{len(gathered.rows)} of {len(tokens)} texts were kept from an earlier run"
+        if gathered.norms is None:
+            described["token_norms"] = f"not measured: they would take more than {TOKEN_NORMS / 1e9:g} GB"
+        usage = _sum(usages) if usages else _nothing_run(about or {})
+        norms = gathered.token_norms
+        return tuple(
+            Vectors(values, depths, usage.dtype, {"pooling": pooling.described, **described}, norms)
+            for values, pooling in zip(gathered.values, poolings, strict=True)
+        ), usage
 
-        def pool(depth: int, states: Any, batch: npt.NDArray[np.int64]) -> None:
-            if depth not in gathered.place:
-                return
-            if int(batch[0]) not in weights:
-                weights.clear()
-                padded = self.padded_weights(some, batch, states.shape[1])
-                weights[int(batch[0])] = torch.from_numpy(padded).to(states.device)
-            # [batch, tokens, width] · [batch, tokens] → [batch, width], summed in float32
-            pooled = torch.einsum("btd,bt->bd", states.float(), weights[int(batch[0])])
-            gathered.put(depth, rows[batch], pooled.cpu().numpy())
 
-        keep = _Keep(gathered, rows, writing) if writing else None
-        usage = execution.forward(checkpoint, some, pool, keep)
-        if writing:
-            writing.finish()
-        return usage
+def _measure(
+    checkpoint: Checkpointed,
+    tokens: Tokens,
+    rows: npt.NDArray[np.int64],
+    shares: list[list[npt.NDArray[np.float32]]],
+    execution: Execution,
+    gathered: _Gathered,
+    keep: _Keep | None,
+) -> Usage:
+    """One pass over the texts `rows`. shares: of each pooling, for each of `tokens` its tokens' weights."""
+    import torch
+
+    weights: dict[int, list[torch.Tensor]] = {}  # of each batch by its first text; a few bytes a token, for all depths
+
+    def pool(depth: int, states: Any, batch: npt.NDArray[np.int64]) -> None:
+        if depth not in gathered.place:
+            return
+        states, of = states.float(), rows[batch]
+        if int(batch[0]) not in weights:
+            padded = [_padded([share[i] for i in of], states.shape[1]) for share in shares]
+            weights[int(batch[0])] = [torch.from_numpy(p).to(states.device) for p in padded]
+        # [batch, tokens, width] · [batch, tokens] → [batch, width], summed in float32; one by one, as if alone
+        pooled = [torch.einsum("btd,bt->bd", states, w).cpu().numpy() for w in weights[int(batch[0])]]
+        gathered.put(depth, of, pooled)
+        if gathered.norms is not None:
+            gathered.put_norms(depth, of, torch.linalg.vector_norm(states, dim=-1).cpu().numpy())
+
+    usage = execution.forward(checkpoint, tokens.select(rows), pool, keep, len(shares))
+    if keep:
+        keep.writing.finish()
+    return usage
+
+
+def _padded(weights: list[npt.NDArray[np.float32]], longest: int) -> npt.NDArray[np.float32]:
+    """float32 [batch, longest]: the weights of several texts, zero at padding."""
+    padded = np.zeros((len(weights), longest), dtype=np.float32)
+    for row, of in zip(padded, weights, strict=True):
+        row[: len(of)] = of
+    return padded
 
 
 def text_key(ids: npt.NDArray[Any], weights: npt.NDArray[np.float32]) -> str:
@@ -125,60 +156,122 @@ def text_key(ids: npt.NDArray[Any], weights: npt.NDArray[np.float32]) -> str:
 
 
 class _Gathered:
-    """The vectors [depths, texts, width] while they come in. rows: the texts that were kept from an earlier run."""
+    """Vectors [depths, texts, width] of each pooling, and norms [depths, tokens of all texts], while they come in.
 
-    def __init__(self, depths: tuple[int, ...], texts: int, progress: Callable[[int, int], None]) -> None:
+    norms: None where they would take too much. rows: the texts that were kept from an earlier run.
+    """
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        lengths: IntArray,
+        poolings: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
         self.place = {depth: i for i, depth in enumerate(depths)}
-        self.texts, self.progress = texts, progress
-        self.values: npt.NDArray[np.float32] | None = None
+        self.lengths, self.poolings, self.progress = lengths, poolings, progress
+        self.starts = np.cumsum(lengths) - lengths  # of each text's norms
+        self.values: list[npt.NDArray[np.float32]] = []
+        fits = len(depths) * int(lengths.sum()) * 4 <= TOKEN_NORMS
+        self.norms = np.empty((len(depths), int(lengths.sum())), dtype=np.float32) if fits else None
         self.rows: set[int] = set()
         self.done = 0
 
-    def _room(self, width: int) -> npt.NDArray[np.float32]:
-        if self.values is None:
-            self.values = np.empty((len(self.place), self.texts, width), dtype=np.float32)
+    @property
+    def token_norms(self) -> tuple[npt.NDArray[np.float32], ...] | None:
+        """Of each text float32 [depths, tokens]."""
+        if self.norms is None:
+            return None
+        return tuple(self.norms[:, i : i + n] for i, n in zip(self.starts, self.lengths, strict=True))
+
+    def _room(self, width: int) -> list[npt.NDArray[np.float32]]:
+        if not self.values:
+            shape = len(self.place), len(self.lengths), width
+            self.values = [np.empty(shape, dtype=np.float32) for _ in range(self.poolings)]
         return self.values
 
-    def put(self, depth: int, rows: npt.NDArray[np.int64], pooled: npt.NDArray[np.float32]) -> None:
-        self._room(pooled.shape[1])[self.place[depth], rows] = pooled
+    def put(self, depth: int, rows: npt.NDArray[np.int64], pooled: list[npt.NDArray[np.float32]]) -> None:
+        """The vectors [rows, width] of each pooling at one depth."""
+        for values, found in zip(self._room(pooled[0].shape[1]), pooled, strict=True):
+            values[self.place[depth], rows] = found
         self._count(len(rows))
 
-    def take(self, row: int, found: npt.NDArray[np.float32]) -> None:
-        """A text at all depths, from an earlier run."""
-        self._room(found.shape[1])[:, row] = found
-        self.rows.add(row)
-        self._count(len(self.place))
+    def put_norms(self, depth: int, rows: npt.NDArray[np.int64], padded: npt.NDArray[np.float32]) -> None:
+        """The norms [rows, longest] at one depth; padding is left out."""
+        assert self.norms is not None
+        real = np.arange(padded.shape[1]) < self.lengths[rows][:, None]
+        self.norms[self.place[depth], self.tokens_of(rows)] = padded[real]
+
+    def tokens_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where the norms of these texts' tokens are, one text after the other."""
+        return np.concatenate([np.arange(self.starts[i], self.starts[i] + self.lengths[i]) for i in rows])
+
+    def take(self, shelf: Shelf, keys: list[list[str]]) -> None:
+        """The texts all of whose vectors are kept from an earlier run. keys: of each pooling, of each text."""
+        wanted = None if self.norms is None else [int(n) for n in self.lengths] * self.poolings
+        found = shelf.find([key for of in keys for key in of], tuple(self.place), wanted)
+        texts = len(self.lengths)
+        for row in range(texts):
+            of = [found.get(k * texts + row) for k in range(self.poolings)]
+            kept = [one for one in of if one is not None]
+            if len(kept) < self.poolings:
+                continue
+            for values, (vectors, _) in zip(self._room(kept[0][0].shape[1]), kept, strict=True):
+                values[:, row] = vectors
+            if self.norms is not None:
+                self.norms[:, self.starts[row] : self.starts[row] + self.lengths[row]] = kept[0][1]
+            self.rows.add(row)
+            self._count(len(self.place))
 
     def _count(self, more: int) -> None:
         self.done += more
-        self.progress(self.done, len(self.place) * self.texts)
+        self.progress(self.done, len(self.place) * len(self.lengths))
 
 
 class _Keep:
-    """Keeps what a pass finishes, and takes up what an interrupted one left."""
+    """Keeps what a pass over the texts `rows` finishes, and takes up what an interrupted one left.
 
-    def __init__(self, gathered: _Gathered, rows: npt.NDArray[np.int64], writing: Any) -> None:
-        self.gathered, self.rows, self.writing = gathered, rows, writing
+    Poolings that weigh a text's tokens alike (it has one) are one vector of it.
+    """
+
+    def __init__(self, gathered: _Gathered, rows: npt.NDArray[np.int64], shelf: Shelf, keys: list[list[str]]) -> None:
+        self.gathered, self.rows = gathered, rows
+        lengths = gathered.lengths[rows]
+        stops = np.cumsum(lengths)
+        entries: dict[tuple[int, str], int] = {}  # (text, key) → its place in the set
+        self.at = [
+            np.array([entries.setdefault((i, of[row]), len(entries)) for i, row in enumerate(rows)]) for of in keys
+        ]
+        self.entries = len(entries)
+        slices = [(int(stops[i] - lengths[i]), int(stops[i])) for i, _ in entries]
+        self.writing = shelf.writing([key for _, key in entries], slices if gathered.norms is not None else ())
 
     def resume(self, load: Callable[[Path], Any]) -> int:
         last: tuple[int, Path] | None = self.writing.last_state()
         if last is None:
             return 0
         found = {d: self.writing.kept_depth(d) for d in self.gathered.place if d <= last[0]}
-        if any(vectors is None for vectors in found.values()):  # that run kept other depths
+        if any(kept is None for kept in found.values()):  # that run kept other depths
             return 0
         try:
             load(last[1])
         except (OSError, ValueError):  # gone meanwhile
             return 0
-        for depth, vectors in found.items():
-            self.gathered.put(depth, self.rows, vectors)
+        for depth, (vectors, norms) in found.items():
+            self.gathered.put(depth, self.rows, [vectors[at] for at in self.at])
+            if self.gathered.norms is not None:
+                self.gathered.norms[self.gathered.place[depth], self.gathered.tokens_of(self.rows)] = norms
         return last[0]
 
     def finished(self, depth: int, save: Callable[[Path], Any] | None) -> None:
-        if depth in self.gathered.place:
-            assert self.gathered.values is not None
-            self.writing.depth(depth, self.gathered.values[self.gathered.place[depth], self.rows])
+        gathered = self.gathered
+        if depth in gathered.place:
+            place = gathered.place[depth]
+            kept = np.empty((self.entries, gathered.values[0].shape[2]), dtype=np.float32)
+            for at, values in zip(self.at, gathered.values, strict=True):
+                kept[at] = values[place, self.rows]
+            norms = gathered.norms[place, gathered.tokens_of(self.rows)] if gathered.norms is not None else None
+            self.writing.depth(depth, kept, norms)
         if save is not None:
             self.writing.state(depth, save)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pairprobe.errors import ConfigError, TokenError, one_of
-from pairprobe.records import TokenisedText, Tokens
+from pairprobe.records import TokenisedText
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class Pooling:
             where = "all tokens of the text, special tokens " + ("included" if self.special_tokens else "left out")
         return f"{self.pooling} of {where}"
 
+    @property
+    def label(self) -> str:
+        """In few words, equal only for what pools alike: 'mean of span', 'last of text with special tokens'."""
+        return f"{self.pooling} of {self.scope}" + (" with special tokens" if self.special_tokens else "")
+
     def weights(self, tokenised: TokenisedText) -> npt.NDArray[np.float32]:
         """float32 [tokens], summing to 1: the share of each token in the pooled vector."""
         counts = tokenised.word if self.scope == "span" else np.ones(len(tokenised), dtype=bool)
@@ -57,10 +61,3 @@ class Pooling:
         else:
             weights[places[-1 if self.pooling == "last" else 0]] = 1.0
         return weights
-
-    def padded_weights(self, tokens: Tokens, rows: npt.NDArray[np.int64], longest: int) -> npt.NDArray[Any]:
-        """float32 [batch, longest]: the weights of several texts, zero at padding."""
-        padded = np.zeros((len(rows), longest), dtype=np.float32)
-        for i, row in enumerate(rows):
-            padded[i, : len(tokens.of[row])] = self.weights(tokens.of[row])
-        return padded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,24 +45,41 @@ class Static(Pooling):
         self,
         checkpoint: Checkpointed,
         tokens: Tokens,
-        execution: Execution,  # noqa: ARG002  the same call for every method
+        execution: Execution,
         progress: Callable[[int, int], None] = lambda done, total: None,
-        kept: Keeping | None = None,  # noqa: ARG002  rows are read anew: that costs nothing
+        kept: Keeping | None = None,
     ) -> tuple[Vectors, Usage]:
         """Measure. progress: called with (texts done, texts in all)."""
+        (found,), usage = self.several(checkpoint, tokens, (self,), execution, progress, kept)
+        return found, usage
+
+    def several(
+        self,
+        checkpoint: Checkpointed,
+        tokens: Tokens,
+        poolings: Sequence[Pooling],
+        execution: Execution,  # noqa: ARG002
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        kept: Keeping | None = None,  # noqa: ARG002
+    ) -> tuple[tuple[Vectors, ...], Usage]:
+        """The vectors of each pooling, in order; every row is read once. Norms of tokens are not measured, since rows
+        of tokens that no pooling counts are not read."""
         start = time.perf_counter()
-        weights = [self.weights(t) for t in tokens.of]
-        counted = [t.ids[w > 0] for t, w in zip(tokens.of, weights, strict=True)]
-        rows = checkpoint.rows(checkpoint.embedding_name, (int(i) for ids in counted for i in ids))
-        values = np.stack(
-            [
-                np.einsum("td,t->d", np.stack([rows[int(i)] for i in ids]), w[w > 0])
-                for ids, w in zip(counted, weights, strict=True)
-            ]
-        )[None]
+        weights = [[pooling.weights(t) for t in tokens.of] for pooling in poolings]
+        counted = [[t.ids[w > 0] for t, w in zip(tokens.of, of, strict=True)] for of in weights]
+        wanted = (int(i) for of in counted for ids in of for i in ids)
+        rows = checkpoint.rows(checkpoint.embedding_name, wanted)
+        values = [
+            np.stack(
+                [
+                    np.einsum("td,t->d", np.stack([rows[int(i)] for i in ids]), w[w > 0])
+                    for ids, w in zip(*of, strict=True)
+                ]
+            )[None].astype(np.float32)
+            for of in zip(counted, weights, strict=True)
+        ]
         progress(len(tokens), len(tokens))
         about = {
-            "pooling": self.described,
             "rows": f"{len(rows)} of {checkpoint.weights[checkpoint.embedding_name].shape[0]} rows "
             f"of {checkpoint.embedding_name}",
         }
@@ -76,4 +93,8 @@ class Static(Pooling):
                 "the embedding table is not quantised in this checkpoint: precision cannot explain this Δ"
             )
         usage = Usage("cpu", "float32", "none", {"load": time.perf_counter() - start}, {})
-        return Vectors(values.astype(np.float32), (0,), "float32", about), usage
+        found = [
+            Vectors(of, (0,), "float32", {"pooling": pooling.described, **about})
+            for of, pooling in zip(values, poolings, strict=True)
+        ]
+        return tuple(found), usage
