@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pairprobe.config import Job
-from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
 from pairprobe.records import Estimate, PairSet
+from pairprobe.similarities.vocabulary import GIVE
 from pairprobe.tokens import tokenise
 
 LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
@@ -65,6 +66,8 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
         return (plan if not problems else None), problems
 
     texts = attempt("template", lambda: job.template.write(pairs)) if pairs is not None else None
+    if texts is not None:
+        attempt("similarity", lambda: _check_similarities(job, texts))
     checkpoint = attempt("model", job.model.locate)
     remark, execution, estimate = "", None, None
     if checkpoint is not None:
@@ -108,6 +111,14 @@ def _check_primary(job: Job, depths: tuple[int, ...]) -> None:
             f"experiment.primary.depth is {primary.depth}; measured are {', '.join(map(str, depths))}, and negative "
             "ones count from the last."
         )
+
+
+def _check_similarities(job: Job, texts: Any) -> None:
+    """One error for all similarities that these texts do not allow."""
+    refusals = [s.refuse(texts) for s in job.similarities if hasattr(s, "refuse")]
+    problems = list(dict.fromkeys(r for r in refusals if r))
+    if problems:
+        raise StatisticsError(problems, GIVE)
 
 
 def gigabytes(n: float) -> str:
