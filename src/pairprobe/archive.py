@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pairprobe import figures, kept, provenance
+from pairprobe import figures, figures_tokens, kept, provenance
 from pairprobe.config import Job, flatten
 from pairprobe.outcomes import DepthTest, GroupTest
 from pairprobe.preflight import Plan
@@ -100,6 +100,9 @@ def metrics(result: Result, seconds: dict[str, float], peak: int) -> list[Metric
         name = similarity if control == result.verdict.control else f"{similarity}/{control}"
         for at in test.depths:
             found += [Metric(f"{name}/{key}", value, at.depth) for key, value in _numbers(at).items()]
+    for space in result.evidence.geometry.depths if result.evidence.geometry else ():
+        numbers = {k: v for k, v in asdict(space).items() if k != "depth" and v is not None}
+        found += [Metric(f"geometry/{key}", value, space.depth) for key, value in numbers.items()]
     found += [Metric(key, value) for key, value in scalars(result.primary, result.verdict.depth).items()]
     found += [Metric(f"time/{phase}", value) for phase, value in seconds.items()]
     if result.usage:
@@ -171,6 +174,9 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
         _write_table(folder / "tables" / "balance.json", [asdict(b) for b in result.pairs.balance])
     if result.tokens is not None:
         _write_table(folder / "tables" / "tokens.json", token_rows(result))
+    if result.evidence.xray is not None:
+        _write_table(folder / "tables" / "tokens_by_pair.json", xray_rows(result))
+        figures_tokens.token_xray(result.evidence.xray, folder / "figures" / "token_xray.png")
     verdict = result.verdict
     figures.draw_all(
         folder / "figures", result.tests, result.similarities, result.pairs, result.texts, result.vectors,
@@ -257,6 +263,28 @@ def token_rows(result: Result) -> list[dict[str, Any]]:
                 "all_pieces": " ".join(tokens.pieces),
             }
         )  # fmt: skip
+    return rows
+
+
+def xray_rows(result: Result) -> list[dict[str, Any]]:
+    """One row per pair: what the model was given for both words, and every similarity at the primary depth."""
+    found = result.evidence.xray
+    assert found is not None
+    rows = []
+    for i, pair in enumerate(found.pairs):
+        row: dict[str, Any] = {"pair_id": pair.pair_id, "group": pair.group, "pieces": pair.pieces}
+        for side, word in (("a", pair.a), ("b", pair.b)):
+            row |= {
+                f"word_{side}": word.word, f"pieces_{side}": " ".join(word.pieces),
+                f"read_as_{side}": " | ".join(word.shown), f"unknown_{side}": sum(word.unknown),
+                f"parts_of_characters_{side}": sum(word.byte),
+                f"norms_{side}": None if word.norms is None else " ".join(f"{n:.4g}" for n in word.norms),
+                f"sinks_{side}": None if word.sinks is None else sum(word.sinks),
+            }  # fmt: skip
+        row["shared"] = " ".join(pair.shared)
+        for name, s in result.similarities.items():
+            row[name] = float(s.values[s.depths.index(found.depth), i])
+        rows.append(row)
     return rows
 
 

@@ -19,10 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text as Styled
 
 from pairprobe.errors import PairprobeError
+from pairprobe.geometry import sentence
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.result import Result
+from pairprobe.xray import reading
 
 WIDTH = 100
 LABEL = 12
@@ -187,6 +189,12 @@ class Report:
         if result.vectors and "precision" in result.vectors.about:
             self.line("", result.vectors.about["precision"])
         self._table(test, result.verdict.depth)
+        if result.evidence.geometry is not None and result.vectors is not None:
+            width = result.vectors.values.shape[2]
+            self.line("space", sentence(result.evidence.geometry, result.verdict.depth, width))
+        broken = reading(result.evidence.xray, test.at(result.verdict.depth)) if result.evidence.xray else ""
+        if broken:
+            self.line("pieces", broken)
         for (similarity, control), other in result.tests.items():
             if (similarity, control) != (test.similarity, test.control):
                 at = other.at(result.verdict.depth)
