@@ -17,7 +17,8 @@ from pairprobe.records import COGNATE
 
 LISTED = 40  # pairs drawn one by one; more are summed up
 ROW = 0.42  # inches
-INCHES_WIDE = 11.0
+RIGHT = 2.6  # inches for the similarities
+BOXES = 14  # pieces of a word that are drawn; of more the rest is counted
 LONGEST = 14  # characters of a word or piece that are written
 MARKERS = ("o", "s", "^", "D", "v", "P")  # by group, cognates first
 KINDS: dict[str, dict[str, Any]] = {
@@ -44,22 +45,25 @@ def _pairs(found: TokenXRay, file: Path) -> Path:
     for group in groups:  # an empty line between groups
         members = [p for p in found.pairs if p.group == group]
         rows += [*([None] if rows else []), *sorted(members, key=lambda p: -p.similarity)]
-    fig, (left, right) = _figure(1, 2, (INCHES_WIDE, 1.5 + ROW * len(rows)), width_ratios=(3.2, 1))
+    fig, (left, right) = _figure(1, 2, (11.0, 1.5 + ROW * len(rows)))
     right.sharey(left)
     colours = _palette(groups)
     fig.draw_without_rendering()  # so that widths of texts can be measured
     widths: dict[tuple[str, float], float] = {}
-    ends = [_row(left, place, pair, widths) for place, pair in enumerate(rows) if pair is not None]
-    for place, pair in enumerate(rows):
-        if pair is not None:
-            mark = MARKERS[groups.index(pair.group) % len(MARKERS)]
-            right.plot(pair.similarity, place, mark, color=colours[pair.group], markersize=7)
+    placed = [(place, pair) for place, pair in enumerate(rows) if pair is not None]
+    middle = max(_word(left, 0.1, place, pair.a, widths) for place, pair in placed) + 0.6
+    end = max(_word(left, middle, place, pair.b, widths) for place, pair in placed) + 0.2
+    fig.set_size_inches(end * ROW + RIGHT + 0.6, 1.5 + ROW * len(rows))
+    left.get_gridspec().set_width_ratios([end * ROW, RIGHT])
+    for place, pair in placed:
+        mark = MARKERS[groups.index(pair.group) % len(MARKERS)]
+        right.plot(pair.similarity, place, mark, color=colours[pair.group], markersize=7)
     for group in groups:
         here = [i for i, p in enumerate(rows) if p is not None and p.group == group]
         mean = float(np.mean([p.similarity for p in found.pairs if p.group == group]))
         right.plot([mean, mean], [here[0] - 0.45, here[-1] + 0.45], color=colours[group], linewidth=1.4, zorder=1)
         right.text(mean, here[0] - 0.5, f"{group}, mean {mean:.3f}", fontsize=8, ha="center", va="bottom")
-    left.set_xlim(0, max(ends))
+    left.set_xlim(0, end)
     left.set_ylim(len(rows) - 0.4, -1.1)
     left.grid(visible=False)
     left.set_xticks([])
@@ -75,15 +79,15 @@ def _pairs(found: TokenXRay, file: Path) -> Path:
     return _save(fig, file)
 
 
-def _row(axis: Any, place: int, pair: PairTokens, widths: dict[tuple[str, float], float]) -> float:
-    """Draw both words and their pieces; the end, in the units of the row's height."""
-    at = 0.1
-    for word, gap in ((pair.a, 0.9), (pair.b, 0.3)):
-        name = axis.text(at, place, _cut(word.word), fontsize=9, va="center", fontweight="bold")
-        at += max(1.9, _width(name, widths)) + 0.25
-        for i in range(len(word.pieces)):
-            at = _box(axis, at, place, word, i, widths) + 0.14
-        at += gap
+def _word(axis: Any, at: float, place: int, word: WordTokens, widths: dict[tuple[str, float], float]) -> float:
+    """Draw a word and its pieces from `at` on; where they end, in the units of the row's height."""
+    name = axis.text(at, place, _cut(word.word), fontsize=9, va="center", fontweight="bold")
+    at += max(1.9, _width(name, widths)) + 0.25
+    for i in range(len(word.pieces[:BOXES])):
+        at = _box(axis, at, place, word, i, widths) + 0.14
+    if len(word.pieces) > BOXES:
+        rest = axis.text(at, place, f"+ {len(word.pieces) - BOXES}", fontsize=8, va="center")
+        at += _width(rest, widths)
     return at
 
 
