@@ -39,12 +39,15 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     """Where the run comes from."""
     hardware = {f"hardware.{k}": v for k, v in provenance.hardware(job.method.uses_model).items()}
     pairs_sha256 = plan.pairs.sha256
+    reference = kept.key({"reference": [[w.lang, w.form, w.gloss] for w in plan.pairs.reference]})
+    reference_sha256 = reference if plan.pairs.reference else "none"
     tags: dict[str, Any] = {
         "model": job.model_name,
         "method": job.method.name,
         "pairs": plan.pairs.name,
         "pairs_sha256": pairs_sha256,
-        "primary_sha256": primary_sha256(job, pairs_sha256),
+        "reference_sha256": reference_sha256,
+        "primary_sha256": primary_sha256(job, pairs_sha256, reference_sha256),
         "hostname": provenance.hostname(),
         "git_commit": code.commit or "none",
         "git_dirty": str(code.dirty).lower(),
@@ -65,10 +68,11 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     return tags
 
 
-def primary_sha256(job: Job, pairs_sha256: str) -> str:
-    """Hash of what was fixed before any weight was read: the primary outcome, how it is tested, and on which pairs."""
+def primary_sha256(job: Job, pairs_sha256: str, reference_sha256: str = "none") -> str:
+    """Hash of what was fixed before any weight was read: the primary outcome, how it is tested, and on which words."""
     fixed = {part: job.config[part] for part in ("statistics", "similarity", "method", "template", "tokens")}
-    return kept.key({**fixed, "primary": job.config["experiment"]["primary"], "pairs": pairs_sha256})
+    words = {"pairs": pairs_sha256} | ({} if reference_sha256 == "none" else {"reference": reference_sha256})
+    return kept.key({**fixed, "primary": job.config["experiment"]["primary"], **words})
 
 
 def verdict_tags(result: Result) -> dict[str, Any]:

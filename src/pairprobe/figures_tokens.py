@@ -24,8 +24,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")  # by group, cognates first
 KINDS: dict[str, dict[str, Any]] = {
     "piece": {"facecolor": "white", "edgecolor": "0.45", "linewidth": 0.9},
     "in both words": {"facecolor": "#DCEBF7", "edgecolor": BLUE, "linewidth": 2.4},
-    "part of a character": {"facecolor": "#FFF3D6", "edgecolor": "0.25", "linewidth": 1.2, "linestyle": ":"},
-    "unknown": {"facecolor": "0.85", "edgecolor": "0.15", "linewidth": 1.2, "linestyle": "--", "hatch": "////"},
+    "part of a character": {"facecolor": "#FFF3D6", "linestyle": ":"},
+    "unknown": {"facecolor": "0.85", "linestyle": "--", "hatch": "////"},
 }
 SINK = "▲"
 
@@ -97,22 +97,21 @@ def _box(axis: Any, at: float, place: int, word: WordTokens, i: int, widths: dic
     text = axis.text(at, place, _cut(word.shown[i]), fontsize=8, va="center", ha="center", zorder=4)
     wide = _width(text, widths) + 0.3
     text.set_x(at + wide / 2)
-    kind = _kind(word, i)
-    axis.add_patch(Rectangle((at, place - 0.33), wide, 0.66, zorder=2, **KINDS[kind]))
-    if kind == "unknown":  # readable over the hatching
+    style: dict[str, Any] = {}
+    for kind in _kinds(word, i):
+        style |= KINDS[kind]
+    axis.add_patch(Rectangle((at, place - 0.33), wide, 0.66, zorder=2, **style))
+    if word.unknown[i]:  # readable over the hatching
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
     if word.sinks is not None and word.sinks[i]:
         axis.text(at + wide / 2, place - 0.33, SINK, fontsize=7, ha="center", va="center", color=OTHERS[0], zorder=5)
     return at + wide
 
 
-def _kind(word: WordTokens, i: int) -> str:
-    """What is most worth knowing of a piece: that it is unknown, else that both words have it, else a mere part."""
-    if word.unknown[i]:
-        return "unknown"
-    if word.shared[i]:
-        return "in both words"
-    return "part of a character" if word.byte[i] else "piece"
+def _kinds(word: WordTokens, i: int) -> list[str]:
+    """What a piece is; a later one's outline or filling covers an earlier one's, and what it leaves open stays."""
+    is_so = {"in both words": word.shared[i], "part of a character": word.byte[i], "unknown": word.unknown[i]}
+    return ["piece", *(kind for kind, so in is_so.items() if so)]
 
 
 def _width(text: Any, known: dict[tuple[str, float], float]) -> float:
@@ -130,8 +129,8 @@ def _legend(fig: Any, found: TokenXRay) -> None:
     from matplotlib.patches import Patch
 
     words = [w for p in found.pairs for w in (p.a, p.b)]
-    seen = {_kind(w, i) for w in words for i in range(len(w.pieces))}
-    handles: list[Any] = [Patch(**style, label=kind) for kind, style in KINDS.items() if kind in seen]
+    seen = {kind for w in words for i in range(len(w.pieces)) for kind in _kinds(w, i)}
+    handles: list[Any] = [Patch(**(KINDS["piece"] | style), label=k) for k, style in KINDS.items() if k in seen]
     if any(w.sinks and any(w.sinks) for w in words):
         handles.append(Line2D([], [], marker="^", linestyle="", color=OTHERS[0], label="attention sink"))
     fig.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=9, handleheight=1.4)

@@ -8,7 +8,6 @@ from typing import Any
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
 from pairprobe.records import Estimate, PairSet
-from pairprobe.similarities.vocabulary import GIVE
 from pairprobe.tokens import tokenise
 
 LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
@@ -67,7 +66,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
 
     texts = attempt("template", lambda: job.template.write(pairs)) if pairs is not None else None
     if texts is not None:
-        attempt("similarity", lambda: _check_similarities(job, texts))
+        attempt("reference", lambda: _check_similarities(job, texts))
     checkpoint = attempt("model", job.model.locate)
     remark, execution, estimate = "", None, None
     if checkpoint is not None:
@@ -115,10 +114,10 @@ def _check_primary(job: Job, depths: tuple[int, ...]) -> None:
 
 def _check_similarities(job: Job, texts: Any) -> None:
     """One error for all similarities that these texts do not allow."""
-    refusals = [s.refuse(texts) for s in job.similarities if hasattr(s, "refuse")]
-    problems = list(dict.fromkeys(r for r in refusals if r))
-    if problems:
-        raise StatisticsError(problems, GIVE)
+    refusals = [error for s in job.similarities if hasattr(s, "refuse") and (error := s.refuse(texts)) is not None]
+    if refusals:
+        problems = dict.fromkeys(problem for error in refusals for problem in error.problems)
+        raise StatisticsError(list(problems), " ".join(dict.fromkeys(error.next_step for error in refusals)))
 
 
 def gigabytes(n: float) -> str:

@@ -192,6 +192,10 @@ class Report:
         if result.evidence.geometry is not None and result.vectors is not None:
             width = result.vectors.values.shape[2]
             self.line("space", sentence(result.evidence.geometry, result.verdict.depth, width))
+        known = {s.reference for s in result.similarities.values() if s.reference}
+        for words in sorted(known):
+            users = ", ".join(name for name, s in result.similarities.items() if s.reference == words)
+            self.line("reference", f"{words}: {users}")
         broken = reading(result.evidence.xray, test.at(result.verdict.depth)) if result.evidence.xray else ""
         if broken:
             self.line("pieces", broken)

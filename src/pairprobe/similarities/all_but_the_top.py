@@ -32,7 +32,7 @@ class AllButTheTop:
     def __post_init__(self) -> None:
         at_least("similarity.all_but_the_top.k", self.k, 1)
 
-    def refuse(self, texts: Texts) -> str | None:
+    def refuse(self, texts: Texts) -> StatisticsError | None:
         few = lacking(self.name, texts, max(FEWEST, PER_DIRECTION * self.k), f"{PER_DIRECTION} for each of k={self.k}")
         return few or overlap(texts)
 
@@ -53,7 +53,7 @@ class AllButTheTop:
 
             return without
 
-        values = cosines_by_depth(vectors, texts, at, f"vector less {self.k} directions")
+        values = cosines_by_depth(vectors, texts, at, f"vector less the top {self.k}")
         about = f"cosine after taking out the mean and the {self.k} strongest directions of {vocabulary.said}"
         return Similarities(self.name, values, vectors.depths, about, vocabulary.name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pairprobe.errors import StatisticsError
 from pairprobe.records import Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Change, cosines_by_depth, mean_of
 from pairprobe.similarities.vocabulary import demand, overlap, reference_or_own
@@ -21,7 +22,7 @@ class Centred:
 
     name: str = "centred"
 
-    def refuse(self, texts: Texts) -> str | None:
+    def refuse(self, texts: Texts) -> StatisticsError | None:
         return overlap(texts)
 
     def measure(self, vectors: Vectors, texts: Texts) -> Similarities:

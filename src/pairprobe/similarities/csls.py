@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import at_least
+from pairprobe.errors import StatisticsError, at_least
 from pairprobe.records import IntArray, Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Array, Rows, blocks, cosines, lengths_of, settled, used
 from pairprobe.similarities.vocabulary import demand, lacking, languages, overlap, referred
@@ -30,7 +30,7 @@ class Csls:
     def __post_init__(self) -> None:
         at_least("similarity.csls.k", self.k, 1)
 
-    def refuse(self, texts: Texts) -> str | None:
+    def refuse(self, texts: Texts) -> StatisticsError | None:
         return lacking(self.name, texts, self.k, f"k={self.k} neighbours") or overlap(texts)
 
     def measure(self, vectors: Vectors, texts: Texts) -> Similarities:
@@ -42,7 +42,7 @@ class Csls:
             rows = Rows(values)
             cosine = cosines(rows, texts, depth)
             near = self._nearness(rows, texts, hoods, of, depth)
-            found.append(settled(2 * cosine - near[texts.a, of[texts.b]] - near[texts.b, of[texts.a]]))
+            found.append(settled(2 * cosine - (near[texts.a, of[texts.b]] + near[texts.b, of[texts.a]])))
         vocabulary = referred(texts)
         split = "of the partner's language" if len(hoods) > 1 else "of all"
         about = f"2 cosine less each word's mean cosine with its {self.k} nearest, {split}, among {vocabulary.said}"

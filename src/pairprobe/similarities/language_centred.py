@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from pairprobe.errors import StatisticsError
 from pairprobe.records import IntArray, Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Change, cosines_by_depth, mean_of, used
-from pairprobe.similarities.vocabulary import FEWEST, demand, languages, overlap, own, referred
+from pairprobe.similarities.vocabulary import FEWEST, GIVE, demand, languages, overlap, own, referred
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,22 @@ class LanguageCentred:
 
     name: str = "language_centred"
 
-    def refuse(self, texts: Texts) -> str | None:
+    def refuse(self, texts: Texts) -> StatisticsError | None:
         paired = used(texts)
         nameless = [texts.texts[int(i)].word.form for i in paired if not texts.texts[int(i)].word.lang]
         if nameless:
-            return (
+            return StatisticsError(
                 f"language_centred needs the language of every word; {len(nameless)} of {len(paired)} have none, the "
-                f"first is '{nameless[0]}' (columns lang_a and lang_b of a table)."
+                f"first is '{nameless[0]}'.",
+                "Give the languages (columns lang_a and lang_b of a table), or leave language_centred out.",
             )
         if self._reference(texts) is None:
             single = [lang for lang, n in languages(texts, own(texts)).items() if n < 2 and lang in self._asked(texts)]
             if single:
-                return (
+                return StatisticsError(
                     f"language_centred needs two words of each language at least: the only one of {single[0]} is its "
-                    f"own mean. The reference has fewer than {FEWEST} of some language, or there is none."
+                    f"own mean. The reference has fewer than {FEWEST} of some language, or there is none.",
+                    GIVE,
                 )
         return overlap(texts)
 

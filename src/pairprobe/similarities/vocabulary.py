@@ -23,6 +23,7 @@ GIVE = (
     "Give words that are in no pair: pairs.reference=…, or a pair set that has them; or leave these similarities out: "
     "similarity=[cosine,centred]"
 )
+TAKE_OUT = "Take these words out of the reference: what is fitted to a pair's own words cannot judge the pair."
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,8 @@ class Vocabulary:
     said: str
 
 
-def overlap(texts: Texts) -> str | None:
-    """Which reference words are also in pairs, for people; None where there is none.
+def overlap(texts: Texts) -> StatisticsError | None:
+    """An error that names the reference words which are also in pairs; None where there is none.
 
     A word is the same if its text is, or its language and form: another gloss around it makes it no other word.
     """
@@ -50,10 +51,7 @@ def overlap(texts: Texts) -> str | None:
     if not both:
         return None
     named = ", ".join(f"'{form}'" for form in both[:NAMED]) + (", …" if len(both) > NAMED else "")
-    return (
-        f"{len(both)} of the {len(reference)} reference words are also in pairs: {named}. What is taken out of the "
-        "pairs' vectors would be fitted to them; take these words out of the reference."
-    )
+    return StatisticsError(f"{len(both)} of the {len(reference)} reference words are also in pairs: {named}.", TAKE_OUT)
 
 
 def own(texts: Texts) -> IntArray:
@@ -87,17 +85,19 @@ def languages(texts: Texts, which: IntArray) -> Counter[str]:
     return Counter(texts.texts[int(i)].word.lang for i in which)
 
 
-def lacking(name: str, texts: Texts, fewest: int, why: str) -> str | None:
-    """Why there are too few reference words for a similarity that cannot do without; None where there are enough."""
+def lacking(name: str, texts: Texts, fewest: int, why: str) -> StatisticsError | None:
+    """An error where there are too few reference words for a similarity that cannot do without."""
     n = len(texts.reference)
     if n >= fewest:
         return None
     has = f"there are {n}" if n else "there are none"
     of = f" in {texts.reference_name}" if texts.reference_name else ""
-    return f"{name} needs at least {fewest} reference words, words that are in no pair ({why}); {has}{of}."
+    return StatisticsError(
+        f"{name} needs at least {fewest} reference words, words that are in no pair ({why}); {has}{of}.", GIVE
+    )
 
 
-def demand(refusal: str | None) -> None:
-    """Raise StatisticsError for a refusal."""
-    if refusal:
-        raise StatisticsError(refusal, GIVE)
+def demand(refusal: StatisticsError | None) -> None:
+    """Raise what a similarity has against these texts."""
+    if refusal is not None:
+        raise refusal

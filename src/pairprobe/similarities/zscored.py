@@ -23,10 +23,12 @@ class ZScored:
 
     name: str = "zscored"
 
-    def refuse(self, texts: Texts) -> str | None:
+    def refuse(self, texts: Texts) -> StatisticsError | None:
         few = len(own(texts))
         if reference_or_own(texts).name == "" and few < 3:
-            return f"zscored needs the spread of at least 3 words; this run has {few} and no reference."
+            return StatisticsError(
+                f"zscored needs the spread of at least 3 words; this run has {few} and no reference.", GIVE
+            )
         return overlap(texts)
 
     def measure(self, vectors: Vectors, texts: Texts) -> Similarities:
