@@ -21,7 +21,7 @@ from pairprobe.similarities.cosine import Cosine
 from pairprobe.similarities.csls import Csls
 from pairprobe.similarities.euclidean import Euclidean
 from pairprobe.similarities.language_centred import LanguageCentred
-from pairprobe.similarities.rank_cosine import RankCosine
+from pairprobe.similarities.rank_cosine import RankCosine, centred_ranks
 from pairprobe.similarities.zscored import ZScored
 from pairprobe.verdict import verdict
 
@@ -311,6 +311,17 @@ def test_rank_cosine_is_scipys_spearman_with_and_without_ties():
         for found, v in zip(measured.values, exact(vectors), strict=True):
             expected = [stats.spearmanr(v[a], v[b]).statistic for a, b in zip(texts.a, texts.b, strict=True)]
             np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_centred_ranks_are_scipys():
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(40, 300)).astype(np.float32) * np.float32(10) ** rng.integers(-30, 30, (40, 1)).astype(
+        "f"
+    )
+    values[::3] = rng.integers(-3, 4, values[::3].shape)
+    values[1, :4] = [0.0, -0.0, np.float32(1e-45), -np.float32(1e-45)]
+    expected = stats.rankdata(values, axis=1) - 150.5
+    np.testing.assert_array_equal(centred_ranks(values), expected)
 
 
 def test_rank_cosine_does_not_see_how_far_out_an_outlier_is():

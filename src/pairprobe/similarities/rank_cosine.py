@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.records import IntArray, Similarities, Texts, Vectors
+from pairprobe.records import Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Rows, blocks, cosines, finite_lengths, used
 
 
@@ -33,13 +33,21 @@ class RankCosine:
 
 
 def centred_ranks(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """float32 [n, width]: ranks along the width less their mean. Ranks and halves are exact up to a width of 2²³."""
-    from scipy import stats
+    """float32 [n, width]: ranks along the width less their mean. Ranks and halves are exact up to a width of 2²³.
 
-    order: IntArray = np.argsort(values, axis=1)
-    ranks = np.empty(values.shape, dtype=np.float32)
-    np.put_along_axis(ranks, order, np.arange(1, values.shape[1] + 1, dtype=np.float32)[None], axis=1)
-    ties = (np.diff(np.take_along_axis(values, order, axis=1), axis=1) == 0).any(axis=1)
-    if ties.any():
-        ranks[ties] = stats.rankdata(values[ties], axis=1)
-    return ranks - np.float32((values.shape[1] + 1) / 2)
+    Each number and its place become one integer that sorts as the number does: many times faster than an argsort, and
+    of 4096 floats some always tie.
+    """
+    n, width = values.shape
+    bits = (values + np.float32(0)).view(np.uint32)  # −0 is 0
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # as integers, in the order of the floats
+    keys = np.sort((ordered.astype(np.uint64) << np.uint64(32)) | np.arange(width, dtype=np.uint64), axis=1)
+    first = np.ones((n, width), dtype=bool)  # of the numbers that tie
+    first[:, 1:] = np.diff(keys >> np.uint64(32), axis=1) != 0
+    starts = np.flatnonzero(first)
+    count = np.diff(np.append(starts, n * width))
+    mean_rank = (starts % width + (count + 1) / 2 - (width + 1) / 2).astype(np.float32)
+    places = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64) + width * np.arange(n)[:, None]
+    ranks = np.empty(n * width, dtype=np.float32)
+    ranks[places.ravel()] = np.repeat(mean_rank, count)
+    return ranks.reshape(n, width)
