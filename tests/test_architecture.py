@@ -16,7 +16,7 @@ PACKAGE = SOURCE / "pairprobe"
 MODULES = {".".join(f.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): f
            for f in sorted(PACKAGE.rglob("*.py"))}  # fmt: skip
 ROOMS = ("pairs", "texts", "tokens", "checkpoints", "executions", "methods", "similarities", "statistics",
-         "verdict")  # fmt: skip
+         "verdict", "geometry", "xray")  # fmt: skip
 HEAVY = ("torch", "transformers", "mlflow", "scipy", "pandas", "matplotlib", "sklearn", "seaborn", "pyarrow")
 
 
@@ -64,7 +64,7 @@ def test_the_parser_of_imports_sees_what_it_must() -> None:
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in ROOMS])
 def test_a_room_knows_records_errors_protocols_and_itself(module: str) -> None:
     allowed = {"records", "rooms", "errors", room_of(module)}
-    if room_of(module) in ("statistics", "verdict"):
+    if room_of(module) in ("statistics", "verdict", "geometry", "xray"):
         allowed |= {"outcomes", "evidence"}
     assert {name for name in ours(module) if room_of(name) not in allowed} == set()
 

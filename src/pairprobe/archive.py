@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pairprobe import figures, kept, provenance
+from pairprobe import figures, figures_tokens, kept, provenance
 from pairprobe.config import Job, flatten
 from pairprobe.evidence import Multiverse
 from pairprobe.figures_multiverse import specification_curve
@@ -41,12 +41,15 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     """Where the run comes from."""
     hardware = {f"hardware.{k}": v for k, v in provenance.hardware(job.method.uses_model).items()}
     pairs_sha256 = plan.pairs.sha256
+    reference = kept.key({"reference": [[w.lang, w.form, w.gloss] for w in plan.pairs.reference]})
+    reference_sha256 = reference if plan.pairs.reference else "none"
     tags: dict[str, Any] = {
         "model": job.model_name,
         "method": job.method.name,
         "pairs": plan.pairs.name,
         "pairs_sha256": pairs_sha256,
-        "primary_sha256": primary_sha256(job, pairs_sha256),
+        "reference_sha256": reference_sha256,
+        "primary_sha256": primary_sha256(job, pairs_sha256, reference_sha256),
         "hostname": provenance.hostname(),
         "git_commit": code.commit or "none",
         "git_dirty": str(code.dirty).lower(),
@@ -67,10 +70,11 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     return tags
 
 
-def primary_sha256(job: Job, pairs_sha256: str) -> str:
-    """Hash of what was fixed before any weight was read: the primary outcome, how it is tested, and on which pairs."""
+def primary_sha256(job: Job, pairs_sha256: str, reference_sha256: str = "none") -> str:
+    """Hash of what was fixed before any weight was read: the primary outcome, how it is tested, and on which words."""
     fixed = {part: job.config[part] for part in ("statistics", "similarity", "method", "template", "tokens")}
-    return kept.key({**fixed, "primary": job.config["experiment"]["primary"], "pairs": pairs_sha256})
+    words = {"pairs": pairs_sha256} | ({} if reference_sha256 == "none" else {"reference": reference_sha256})
+    return kept.key({**fixed, "primary": job.config["experiment"]["primary"], **words})
 
 
 def verdict_tags(result: Result) -> dict[str, Any]:
@@ -102,6 +106,9 @@ def metrics(result: Result, seconds: dict[str, float], peak: int) -> list[Metric
         name = similarity if control == result.verdict.control else f"{similarity}/{control}"
         for at in test.depths:
             found += [Metric(f"{name}/{key}", value, at.depth) for key, value in _numbers(at).items()]
+    for space in result.evidence.geometry.depths if result.evidence.geometry else ():
+        numbers = {k: v for k, v in asdict(space).items() if k != "depth" and v is not None}
+        found += [Metric(f"geometry/{key}", value, space.depth) for key, value in numbers.items()]
     found += [Metric(key, value) for key, value in scalars(result.primary, result.verdict.depth).items()]
     found += [Metric(f"time/{phase}", value) for phase, value in seconds.items()]
     if result.usage:
@@ -190,6 +197,9 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
     if result.evidence.multiverse is not None:
         _write_table(folder / "tables" / "multiverse.json", specification_rows(result.evidence.multiverse))
         specification_curve(result.evidence.multiverse, folder / "figures" / "specification_curve.png")
+    if result.evidence.xray is not None:
+        _write_table(folder / "tables" / "tokens_by_pair.json", xray_rows(result))
+        figures_tokens.token_xray(result.evidence.xray, folder / "figures" / "token_xray.png")
     verdict = result.verdict
     figures.draw_all(
         folder / "figures", result.tests, result.similarities, result.pairs, result.texts, result.vectors,
@@ -288,6 +298,28 @@ def token_rows(result: Result) -> list[dict[str, Any]]:
                 "all_pieces": " ".join(tokens.pieces),
             }
         )  # fmt: skip
+    return rows
+
+
+def xray_rows(result: Result) -> list[dict[str, Any]]:
+    """One row per pair: what the model was given for both words, and every similarity at the primary depth."""
+    found = result.evidence.xray
+    assert found is not None
+    rows = []
+    for i, pair in enumerate(found.pairs):
+        row: dict[str, Any] = {"pair_id": pair.pair_id, "group": pair.group, "pieces": pair.pieces}
+        for side, word in (("a", pair.a), ("b", pair.b)):
+            row |= {
+                f"word_{side}": word.word, f"pieces_{side}": " ".join(word.pieces),
+                f"read_as_{side}": " | ".join(word.shown), f"unknown_{side}": sum(word.unknown),
+                f"parts_of_characters_{side}": sum(word.byte),
+                f"norms_{side}": None if word.norms is None else " ".join(f"{n:.4g}" for n in word.norms),
+                f"sinks_{side}": None if word.sinks is None else sum(word.sinks),
+            }  # fmt: skip
+        row["shared"] = " ".join(pair.shared)
+        for name, s in result.similarities.items():
+            row[name] = float(s.values[s.depths.index(found.depth), i])
+        rows.append(row)
     return rows
 
 

@@ -127,7 +127,8 @@ class ScoreCheck:
 class DepthGeometry:
     """Of all vectors at one depth.
 
-    random_cosine: mean cosine of two words that are in no pair together; random_cosine_sd: its standard deviation.
+    random_cosine: mean cosine of two words that are in no pair together; random_cosine_sd: the cosines' standard
+    deviation; both None where vectors have no length.
     top3_share: part of that mean cosine which the three largest of the dimensions' contributions make (Timkey & van
     Schijndel 2021), None where the mean is not above 0. norm: median length of the pooled vectors; largest_norm: the
     longest. sinks: texts in which a token that was pooled is flagged as an attention sink; None where norms of tokens
@@ -135,8 +136,8 @@ class DepthGeometry:
     """
 
     depth: int
-    random_cosine: float
-    random_cosine_sd: float
+    random_cosine: float | None
+    random_cosine_sd: float | None
     top3_share: float | None
     norm: float
     largest_norm: float
@@ -153,20 +154,27 @@ class Geometry:
 
 @dataclass(frozen=True)
 class WordTokens:
-    """What the model was given for one word. norms: of its tokens' states at the primary depth, None where they were
-    not measured; sinks: which of them are flagged as attention sinks; byte: pieces that are single bytes."""
+    """What the model was given for one word, piece by piece.
+
+    pieces: as the tokenizer writes them; shown: as a person reads them, parts of characters as their bytes. unknown,
+    byte, shared, sinks: which pieces are unknown, hold part of a character only, are also the other word's, are flagged
+    as attention sinks. norms: lengths of their states at the primary depth. norms and sinks are None where no lengths
+    were measured.
+    """
 
     word: str
     pieces: tuple[str, ...]
-    unknown: int
-    byte: int
+    shown: tuple[str, ...]
+    unknown: tuple[bool, ...]
+    byte: tuple[bool, ...]
+    shared: tuple[bool, ...]
     norms: tuple[float, ...] | None
-    sinks: tuple[bool, ...]
+    sinks: tuple[bool, ...] | None
 
 
 @dataclass(frozen=True)
 class PairTokens:
-    """Both words' tokens beside their similarity at the primary depth. shared: pieces that both have."""
+    """Both words' tokens beside their similarity at the primary depth. shared: distinct pieces that both have."""
 
     pair_id: str
     group: str
@@ -174,6 +182,11 @@ class PairTokens:
     b: WordTokens
     shared: tuple[str, ...]
     similarity: float
+
+    @property
+    def pieces(self) -> int:
+        """Of both words together."""
+        return len(self.a.pieces) + len(self.b.pieces)
 
 
 @dataclass(frozen=True)
@@ -189,13 +202,17 @@ class FragmentedDelta:
 
 @dataclass(frozen=True)
 class TokenXRay:
-    """The tokens of every pair beside its similarity at the primary outcome, and Δ by fragmentation."""
+    """The tokens of every pair beside its similarity at the primary outcome, and Δ by fragmentation.
+
+    level: of the intervals.
+    """
 
     similarity: str
     control: str
     depth: int
     pairs: tuple[PairTokens, ...]
     fragmentation: tuple[FragmentedDelta, ...]
+    level: float = 0.95
 
 
 # ── would another way of measuring have said something else? ─────────────────────────────────────────────

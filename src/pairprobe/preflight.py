@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pairprobe.config import Job
-from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
 from pairprobe.multiverse import asked_of_the_model
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.tokens import tokenise
@@ -67,6 +67,8 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
 
     templates = job.multiverse.named(job.template).values()
     texts = attempt("template", lambda: [t.write(pairs) for t in templates]) if pairs is not None else None
+    if texts is not None:
+        attempt("reference", lambda: _check_similarities(job, texts[0]))
     checkpoint = attempt("model", job.model.locate)
     remark, execution, estimate = "", None, None
     if checkpoint is not None:
@@ -116,6 +118,14 @@ def _check_primary(job: Job, depths: tuple[int, ...]) -> None:
             f"experiment.primary.depth is {primary.depth}; measured are {', '.join(map(str, depths))}, and negative "
             "ones count from the last."
         )
+
+
+def _check_similarities(job: Job, texts: Any) -> None:
+    """One error for all similarities that these texts do not allow."""
+    refusals = [error for s in job.similarities if hasattr(s, "refuse") and (error := s.refuse(texts)) is not None]
+    if refusals:
+        problems = dict.fromkeys(problem for error in refusals for problem in error.problems)
+        raise StatisticsError(list(problems), " ".join(dict.fromkeys(error.next_step for error in refusals)))
 
 
 def gigabytes(n: float) -> str:

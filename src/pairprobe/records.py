@@ -152,7 +152,7 @@ class Texts:
     """The distinct texts of a pair set, and which of them each pair uses.
 
     a, b: int [pairs], index into `texts` of the pair's first and second word. reference: int [words], index of the
-    reference vocabulary's words, which are in no pair; empty where there is none.
+    reference vocabulary's words, which are in no pair; empty where there is none. reference_name: what they come from.
     """
 
     texts: tuple[Text, ...]
@@ -160,6 +160,7 @@ class Texts:
     b: IntArray
     template: str
     reference: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    reference_name: str = ""
 
     def __post_init__(self) -> None:
         _freeze(self.a, self.b, self.reference)

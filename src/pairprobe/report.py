@@ -20,10 +20,12 @@ from rich.text import Text as Styled
 
 from pairprobe import multiverse
 from pairprobe.errors import PairprobeError
+from pairprobe.geometry import sentence
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.result import Result
+from pairprobe.xray import reading
 
 WIDTH = 100
 LABEL = 12
@@ -188,6 +190,16 @@ class Report:
         if result.vectors and "precision" in result.vectors.about:
             self.line("", result.vectors.about["precision"])
         self._table(test, result.verdict.depth)
+        if result.evidence.geometry is not None and result.vectors is not None:
+            width = result.vectors.values.shape[2]
+            self.line("space", sentence(result.evidence.geometry, result.verdict.depth, width))
+        known = {s.reference for s in result.similarities.values() if s.reference}
+        for words in sorted(known):
+            users = ", ".join(name for name, s in result.similarities.items() if s.reference == words)
+            self.line("reference", f"{words}: {users}")
+        broken = reading(result.evidence.xray, test.at(result.verdict.depth)) if result.evidence.xray else ""
+        if broken:
+            self.line("pieces", broken)
         for (similarity, control), other in result.tests.items():
             if (similarity, control) != (test.similarity, test.control):
                 at = other.at(result.verdict.depth)

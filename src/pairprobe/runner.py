@@ -14,6 +14,7 @@ from typing import Any
 from pairprobe import archive, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
+from pairprobe.geometry import flagged, geometry
 from pairprobe.kept import Kept
 from pairprobe.multiverse import ways
 from pairprobe.pairs.table import sizes_problems
@@ -23,6 +24,7 @@ from pairprobe.result import Evidence, Result
 from pairprobe.tokens import examine, leave_out, tokenise
 from pairprobe.tracking import Store, uri_of
 from pairprobe.verdict import verdict
+from pairprobe.xray import xray
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,15 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         )
     chosen = tests[primary.similarity, control]
     said = verdict(chosen, pairs, primary.depth)
+    evidence = Evidence()
+    if vectors is not None and texts is not None and tokens is not None:
+        flags, pooled = flagged(vectors), [job.method.weights(t) > 0 for t in tokens.of]
+        measured = next(s for s in similarities if s.name == primary.similarity)
+        evidence = replace(
+            evidence,
+            geometry=geometry(vectors, texts, job.statistics.seed, pooled, flags),
+            xray=xray(tokens, vectors, pairs, measured, control, said.depth, job.statistics.test, flags),
+        )
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

@@ -58,7 +58,8 @@ class Template:
                 "Add what is missing to the table, or choose template=bare.",
             )
         a, b = (np.array(side, dtype=np.int64) for side in zip(*both, strict=True))
-        return Texts(tuple(texts), a, b, self.name, np.array(list(dict.fromkeys(reference)), dtype=np.int64))
+        outside = np.array(list(dict.fromkeys(reference)), dtype=np.int64)
+        return Texts(tuple(texts), a, b, self.name, outside, pairs.name if len(outside) else "")
 
     def _fill(self, word: Word, concept: str, of: str, problems: list[str]) -> Text:
         values = {"word": word.form, "gloss": word.gloss, "lang": word.lang, "concept": concept}

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
+from pairprobe.errors import StatisticsError
 from pairprobe.records import Similarities, Texts, Vectors
-from pairprobe.similarities.cosine import cosines
+from pairprobe.similarities.pairwise import Change, cosines_by_depth, mean_of
+from pairprobe.similarities.vocabulary import demand, overlap, reference_or_own
 
 
 @dataclass(frozen=True)
 class Centred:
-    """Cosine of vectors less the mean over the run's own distinct texts, depth by depth.
+    """Cosine of vectors less the mean over the reference words, depth by depth.
 
-    The mean comes from the same words that are measured: among n texts unrelated ones then have a cosine
-    of about −1/(n − 1), not 0, in every group alike, so Δ is not moved by it.
+    Without at least 20 reference words the mean is that of the run's own distinct texts, the same words that are
+    measured: among n texts unrelated ones then have a cosine of about −1/(n − 1), not 0, in every group alike, so Δ is
+    not moved by it.
     """
 
     name: str = "centred"
 
+    def refuse(self, texts: Texts) -> StatisticsError | None:
+        return overlap(texts)
+
     def measure(self, vectors: Vectors, texts: Texts) -> Similarities:
-        """One cosine per depth and pair. Raises StatisticsError for a vector that equals the mean."""
-        values = []
-        for at_depth, depth in zip(vectors.values, vectors.depths, strict=True):
-            exact = at_depth.astype(np.float64)
-            values.append(cosines(exact - exact.mean(axis=0), texts, depth, "centred vector"))
-        about = f"cosine after subtracting the mean of this run's {len(texts)} distinct texts"
-        return Similarities(self.name, np.stack(values), vectors.depths, about)
+        """One cosine per depth and pair. Raises StatisticsError for a vector that equals the mean, or not finite."""
+        demand(self.refuse(texts))
+        vocabulary = reference_or_own(texts)
+
+        def at(values: Any, depth: int) -> Change:
+            mean = mean_of(values, texts, vocabulary.which, depth)
+            return lambda rows, _: rows - mean
+
+        values = cosines_by_depth(vectors, texts, at, "centred vector")
+        about = f"cosine after subtracting the mean of {vocabulary.said}"
+        return Similarities(self.name, values, vectors.depths, about, vocabulary.name)
