@@ -15,7 +15,7 @@ import numpy as np
 from pairprobe.errors import ConfigError, PairsError, at_least, one_of
 from pairprobe.pairs.controls import BUILT
 from pairprobe.pairs.forms import distance
-from pairprobe.pairs.matching import Couple, Item, Measure, balance
+from pairprobe.pairs.matching import Couple, Given, Item, Measure, balance
 from pairprobe.records import COGNATE, Pair, PairSet, Word
 
 
@@ -83,8 +83,8 @@ def build(material: Material, recipe: Recipe) -> PairSet:
     meanings = sorted({x.word.concept for x in a} & {y.word.concept for y in b})
     apart = {meanings[i] for i in rng.permutation(len(meanings))[: int(recipe.reference_share * len(meanings))]}
     apart = apart if recipe.reference else set()
-    in_use = [tuple(x for x in side if x.word.concept not in apart) for side in (a, b)]
-    cognates = _cognates(*in_use, material.by_meaning, recipe, rng)
+    in_a, in_b = (tuple(x for x in side if x.word.concept not in apart) for side in (a, b))
+    cognates = _cognates(in_a, in_b, material.by_meaning, recipe, rng)
     if len(cognates) < recipe.fewest:
         kept_apart = f", {len(apart)} of them kept for the reference vocabulary" if apart else ""
         raise PairsError(
@@ -100,11 +100,12 @@ def build(material: Material, recipe: Recipe) -> PairSet:
     balances = []
     values = measure.pairs(cognates)
     for control in recipe.controls:
-        chosen = BUILT[control](cognates, *in_use, measure, np.random.default_rng([recipe.seed, _stream(control)]))
+        drawn = np.random.default_rng([recipe.seed, _stream(control)])
+        chosen = BUILT[control](Given(cognates, in_a, in_b, measure, drawn))
         if len(chosen.pairs) < recipe.fewest:
             raise PairsError(
-                f"{material.name}: {len(chosen.pairs)} {control} controls can be built for {len(cognates)} cognate pairs "
-                f"from {len(meanings) - len(apart)} meanings; pairs.fewest is {recipe.fewest}.",
+                f"{material.name}: {len(chosen.pairs)} {control} controls can be built for {len(cognates)} "
+                f"cognate pairs from {len(meanings) - len(apart)} meanings; pairs.fewest is {recipe.fewest}.",
                 f"Leave {control} out of pairs.controls, choose more languages or concepts, or lower pairs.fewest.",
             )
         balances += balance(control, measure.names, values, chosen, measure.pairs(chosen.pairs))
@@ -115,7 +116,7 @@ def build(material: Material, recipe: Recipe) -> PairSet:
     reference = _reference((*a, *b), pairs, recipe, rng)
     made = PairSet(
         material.name, tuple(pairs), material.source, material.citation,
-        {**material.about, **_told(recipe, pairs, reference, apart, meanings)}, tuple(balances), reference,
+        {**material.about, **_told(recipe, reference, apart, meanings)}, tuple(balances), reference,
     )  # fmt: skip
     return replace(made, about={**made.about, "set": f"sha256 {made.sha256[:16]}, seed {recipe.seed}"})
 
@@ -186,14 +187,13 @@ def _reference(
     return tuple(words[i] for i in sorted(rng.permutation(len(words))[: recipe.reference]))
 
 
-def _told(
-    recipe: Recipe, pairs: Sequence[Pair], reference: Sequence[Word], apart: set[str], meanings: Sequence[str]
-) -> dict[str, str]:
+def _told(recipe: Recipe, reference: Sequence[Word], apart: set[str], meanings: Sequence[str]) -> dict[str, str]:
     one = "meaning" if recipe.one_per == "concept" else "cognate set"
     far = f", spelled at least {recipe.least_distance:g} apart" if recipe.least_distance else ""
     counted = f"tokens of {recipe.tokenizer}" if recipe.tokenizer else "graphemes"
     told = {
-        "pairs": f"one of the group cognate per {one}, of {len(meanings) - len(apart)} meanings; no word or root twice{far}",
+        "pairs": f"one of the group cognate per {one}, of {len(meanings) - len(apart)} meanings; "
+        f"no word or root twice{far}",
         "controls": f"built: {', '.join(recipe.controls)}; form_matched by length, edit distance and {counted}"
         if "form_matched" in recipe.controls
         else f"built: {', '.join(recipe.controls)}",

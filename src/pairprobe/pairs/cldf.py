@@ -64,8 +64,8 @@ class Cldf(Recipe):
         names = shown_names(wordlist, self.language_name)
         wanted = concepts_of(wordlist, self.concepts, "pairs.concepts")
         items = items_of(
-            wordlist, {*a, *b}, names, {c: wordlist.concepts[c].name for c in wanted}, self.form, self.clean, self.loans,
-            self.doubtful, count,
+            wordlist, {*a, *b}, names, {c: wordlist.concepts[c].name for c in wanted}, self.form, self.clean,
+            self.loans, self.doubtful, count,
         )  # fmt: skip
         about = {
             "data": f"{wordlist.name}, sha256 {wordlist.sha256[:16]}: {len(wordlist.languages)} languages, "
@@ -151,7 +151,7 @@ def shown_names(wordlist: Wordlist, column: str) -> dict[str, str]:
     if not any(column in one.row for one in rows.values()):
         known = [*next(iter(rows.values())).row]
         raise PairsError(
-            f"pairs.language_name is '{column}', no column of the languages of {wordlist.name}.{nearest(column, known)}",
+            f"pairs.language_name is '{column}', no column of {wordlist.name}'s languages.{nearest(column, known)}",
             f"Columns: {', '.join(known)}.",
         )
     names = {i: one.row.get(column) or (one.names or (i,))[0] for i, one in rows.items()}

@@ -1,4 +1,4 @@
-"""The CSV tables of one CLDF dataset: columns by the ontology's terms, every cell a string, and what is wrong with them."""
+"""The CSV tables of one CLDF dataset: columns by the ontology's terms, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Tables:
         return [(r["Cognateset_ID"], r["SourceCognateset_ID"]) for _, rows in self.others() for r in rows]
 
     def links(self) -> list[tuple[str, str]]:
-        """Pairs of cognate sets that may go back to one word: loan and source, proposed as cognate, set and superset."""
+        """Cognate sets that may go back to one word: loan and source, proposed as cognate, set and superset."""
         found = [(a, b) for a, b in self.loans() if b]
         key = self.column("CognatesetTable", "id") if self.has("CognatesetTable") else None
         for row in self.rows("CognatesetTable"):

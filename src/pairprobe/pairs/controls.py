@@ -1,8 +1,9 @@
 """Control pairs, built for a set of cognate pairs so that each answers one objection and clusters stay small.
 
-shuffled       the same words, partners exchanged: two cognate pairs (a₁ b₁), (a₂ b₂) of the same two languages give (a₁ b₂)
-               and (a₂ b₁). Words, lengths, tokens and languages are the cognates' own; only who stands with whom
-               differs. Each such four is a cluster by itself (three pairs are exchanged in a ring where one is left over).
+shuffled       the same words, partners exchanged: two cognate pairs (a₁ b₁), (a₂ b₂) of the same two languages give
+               (a₁ b₂) and (a₂ b₁). Words, lengths, tokens and languages are the cognates' own; only who stands with
+               whom differs. Each such four is a cluster by itself; three pairs are exchanged in a ring where one is
+               left over.
 form_matched   different meanings, not related, the same two languages, and as like their cognate pair in length, edit
                distance and tokens as the wordlist allows: what spelling alone would give.
 unrelated      the same, drawn at random.
@@ -16,20 +17,19 @@ In the last three no meaning occurs twice within a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pairprobe.pairs.matching import Builder, Chosen, Couple, Item, Measure, apart, elsewhere, spread
+from pairprobe.pairs.matching import Chosen, Couple, Given, Item, apart, elsewhere, spread
 
 OTHER_LANGUAGES = 4.0  # cost of a pair whose two languages are not those of the cognate pair: two standard deviations
 
 
-def shuffled(
-    cognates: Sequence[Couple], a: Sequence[Item], b: Sequence[Item], measure: Measure, rng: np.random.Generator
-) -> Chosen:
+def shuffled(given: Given) -> Chosen:
     """Partners exchanged within couples of cognate pairs; see the module."""
-    waiting = rng.permutation(len(cognates)).tolist()
+    cognates = given.cognates
+    waiting = given.rng.permutation(len(cognates)).tolist()
     waiting.sort(key=lambda k: (cognates[k][0].word.lang, cognates[k][1].word.lang))  # stable: chance within languages
     rings: list[list[int]] = []
     left: list[int] = []
@@ -70,31 +70,26 @@ def _ring(cognates: Sequence[Couple], members: Sequence[int]) -> bool:
     return True
 
 
-def form_matched(
-    cognates: Sequence[Couple], a: Sequence[Item], b: Sequence[Item], measure: Measure, rng: np.random.Generator
-) -> Chosen:
+def form_matched(given: Given) -> Chosen:
     """Different meanings, alike in form to a cognate pair; see the module."""
-    return apart(cognates, a, b, measure, rng, alike=True)
+    return apart(given, alike=True)
 
 
-def unrelated(
-    cognates: Sequence[Couple], a: Sequence[Item], b: Sequence[Item], measure: Measure, rng: np.random.Generator
-) -> Chosen:
+def unrelated(given: Given) -> Chosen:
     """Different meanings, at random; see the module."""
-    return apart(cognates, a, b, measure, rng, alike=False)
+    return apart(given, alike=False)
 
 
-def same_concept(
-    cognates: Sequence[Couple], a: Sequence[Item], b: Sequence[Item], measure: Measure, rng: np.random.Generator
-) -> Chosen:
+def same_concept(given: Given) -> Chosen:
     """The same meaning, not related; see the module."""
     from scipy.optimize import linear_sum_assignment
 
+    cognates, measure = given.cognates, given.measure
     languages = {(x.word.lang, y.word.lang) for x, y in cognates}
     first: dict[str, list[Item]] = {}
     second: dict[str, list[Item]] = {}
     meant = {x.key: x.word.concept for pair in cognates for x in pair}
-    for of, items in ((first, a), (second, b)):
+    for of, items in ((first, given.a), (second, given.b)):
         for item in elsewhere(items, meant):
             of.setdefault(item.word.concept, []).append(item)
     found: list[list[Couple]] = []  # by concept
@@ -133,6 +128,6 @@ def same_concept(
     return Chosen(tuple(p for _, p in kept), tuple(k for k, _ in kept), candidates)
 
 
-BUILT: dict[str, Builder] = {
+BUILT: dict[str, Callable[[Given], Chosen]] = {
     "shuffled": shuffled, "form_matched": form_matched, "unrelated": unrelated, "same_concept": same_concept,
 }  # fmt: skip

@@ -49,7 +49,8 @@ STRESS = frozenset("ˈˌ")
 @dataclass(frozen=True)
 class Cleaning:
     """Which of the rules apply. asterisk, tones: keep | drop. brackets: open (what stands inside stays) | drop (it
-    goes too) | keep. edges: drop | keep, for roots (*mer-). boundaries: join | keep. several_words: drop (such forms) | keep."""
+    goes too) | keep. edges: drop | keep, for roots (*mer-). boundaries: join | keep. several_words: drop (such forms)
+    | keep."""
 
     asterisk: str = "keep"
     brackets: str = "open"

@@ -1,4 +1,4 @@
-"""What two words are like apart from their history: length, edit distance, tokens; and choosing pairs that are alike in it.
+"""What two words are like apart from their history: length, edit distance, tokens; and choosing pairs alike in it.
 
 Standardised mean difference: (mean of cognates − mean of controls) / √((s²₁ + s²₂) / 2), as in Austin (2009), Balance
 diagnostics for comparing the distribution of baseline covariates, Statistics in Medicine 28, 3083–3107. Below 0.1 in
@@ -8,7 +8,7 @@ absolute value counts as balanced there.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,20 +162,25 @@ class Grid:
         return np.asarray(first[:, None] & (concepts[self.concept_b] & words[self.word_b])[None, :])
 
 
-def apart(
-    cognates: Sequence[Couple],
-    a: Sequence[Item],
-    b: Sequence[Item],
-    measure: Measure,
-    rng: np.random.Generator,
-    alike: bool,
-) -> Chosen:
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a group of controls is built from: the cognate pairs, all words of the two sides, what counts as alike."""
+
+    cognates: Sequence[Couple]
+    a: Sequence[Item]
+    b: Sequence[Item]
+    measure: Measure
+    rng: np.random.Generator
+
+
+def apart(given: Given, alike: bool) -> Chosen:
     """Pairs of different meaning, each beside a cognate pair of the same two languages, no meaning used twice.
 
     alike: as like that cognate pair in all covariates as can be (the most alike cognates choose first; then every
     choice is looked at again, the others held); else drawn at random. As no meaning is in two of these pairs nor in two
     cognate pairs, a control links at most two cognate pairs, and clusters have at most three pairs.
     """
+    cognates, a, b, measure, rng = given.cognates, given.a, given.b, given.measure, given.rng
     targets = measure.pairs(cognates)
     number = {c: i for i, c in enumerate(sorted({x.word.concept for x in (*a, *b)}))}
     word = {key: i for i, key in enumerate(sorted({x.key for x in (*a, *b)}))}
@@ -250,6 +255,3 @@ def _grid(
     allowed = (concept_a[:, None] != concept_b[None, :]) & ~related
     words = (np.array([word[x.key] for x in side], dtype=np.int64) for side in (first, second))
     return Grid(first, second, measure.grid(first, second), allowed, concept_a, concept_b, *words)
-
-
-Builder = Callable[[Sequence[Couple], Sequence[Item], Sequence[Item], Measure, np.random.Generator], Chosen]

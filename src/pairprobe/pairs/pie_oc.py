@@ -3,11 +3,12 @@
 All eight words of the four controls also occur in the cognate pairs, so the similarities are not independent;
 every run on this set says so. The forms are kept in the NFC of their source.
 
-pie_oc_reference.csv: 40 further words of either language, in no pair and of none of the pairs' meanings, for similarities
-that need a vocabulary. Proto-Indo-European roots and words as handbooks give them (Fortson 2010, Indo-European Language
-and Culture; Mallory & Adams 2006, The Oxford Introduction to Proto-Indo-European); Old Chinese after Baxter & Sagart
-(2014, Old Chinese: A New Reconstruction), glossed by the character, as the pairs are. The pairs' own Old Chinese is of
-another school (vowel length, no uvulars), which a vocabulary that says what vectors of such words are like can bear.
+pie_oc_reference.csv: 40 further words of either language, in no pair and of none of the pairs' meanings, for
+similarities that need a vocabulary. Proto-Indo-European roots and words as handbooks give them (Fortson 2010,
+Indo-European Language and Culture; Mallory & Adams 2006, The Oxford Introduction to Proto-Indo-European); Old Chinese
+after Baxter & Sagart (2014, Old Chinese: A New Reconstruction), glossed by the character, as the pairs are. The pairs'
+own Old Chinese is of another school (vowel length, no uvulars), which a vocabulary that says what vectors of such words
+are like can bear.
 """
 
 from __future__ import annotations

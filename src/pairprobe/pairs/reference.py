@@ -44,10 +44,10 @@ def read_reference(path: str, pairs: Sequence[Pair]) -> tuple[Word, ...]:
         more = f" and {len(overlap) - SHOWN} more" if len(overlap) > SHOWN else ""
         problems.append(f"{len(overlap)} of its words are also in the pairs: {', '.join(overlap[:SHOWN])}{more}.")
     if problems:
-        more = [f"… and {len(problems) - SHOWN - 1} more."] if len(problems) > SHOWN + 1 else []
+        rest = [f"… and {len(problems) - SHOWN - 1} more."] if len(problems) > SHOWN + 1 else []
         shown = [*problems[:SHOWN], *problems[SHOWN:][-1:]]
         head = f"{file.name}: {len(problems)} problem{'s' * (len(problems) > 1)} in this reference vocabulary."
-        raise PairsError([head, *shown, *more], "Mend the file; a reference vocabulary shares nothing with the pairs.")
+        raise PairsError([head, *shown, *rest], "Mend the file; a reference vocabulary shares nothing with the pairs.")
     if not words:
         raise PairsError(f"{file.name}: there are no words in it.", "One word a line, under the column 'word'.")
     return tuple(words.values())

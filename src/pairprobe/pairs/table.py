@@ -30,12 +30,12 @@ SHOWN = 25  # problems printed before the rest is only counted
 class Table:
     """A file of pairs.
 
-    path: the file; columns word_a, word_b, group, and optionally pair_id, gloss_a, gloss_b, lang_a, lang_b,
-    concept (of both words) or concept_a and concept_b, cogset (cognate set), matched (pair_id of the cognate pair that a
-    control stands beside), score (a person's judgement, a finite number). Other columns are ignored. Text is UTF-8 and used as it stands: no Unicode normalisation,
-    only surrounding white space goes. Pairs without a pair_id
-    are numbered in order. name: null takes the file's stem. citation: whom to cite for it. reference: a table of further
-    words, in no pair, for similarities that need a vocabulary: columns word, and optionally gloss, lang, concept.
+    path: the file; columns word_a, word_b, group, and optionally pair_id, gloss_a, gloss_b, lang_a, lang_b, concept (of
+    both words) or concept_a and concept_b, cogset (cognate set), matched (pair_id of the cognate pair that a control
+    stands beside), score (a person's judgement, a finite number). Other columns are ignored. Text is UTF-8 and used as
+    it stands: no Unicode normalisation, only surrounding white space goes. Pairs without a pair_id are numbered in
+    order. name: null takes the file's stem. citation: whom to cite for it. reference: a table of further words, in no
+    pair, for similarities that need a vocabulary: columns word, and optionally gloss, lang, concept.
 
     Groups and scores go together: a score says how alike people find two words, and is compared with the similarities
     of all pairs that have one, whatever their group. Groups are needed nevertheless: scores alone answer no question
@@ -134,7 +134,7 @@ def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) ->
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            problems.append(f"line {line}: score '{text['score']}' is not a finite number.")
+            problems.append(f"line {line}: score '{of['score']}' is not a finite number.")
     if len(problems) > before:
         return None
     return Pair(

@@ -2,8 +2,8 @@
 
 Nobody has judged cognates across the two, so the group `cognate` here means a hypothesis: the two words mean the same.
 What a run can show is whether words of the same meaning lie closer than words of different meanings, in these two
-languages and scripts. That is what a relation would give, and what meaning alone would give too (a model that knows both
-words translates them): a difference is no evidence of ancestry, the lack of one is some evidence against the method.
+languages and scripts. That is what a relation would give, and what meaning alone would give too (a model that knows
+both words translates them): a difference is no evidence of ancestry, the lack of one is some evidence against it.
 `about` says so and the terminal shows it. same_concept controls cannot be built: which words of one meaning are
 unrelated is the very question.
 
@@ -122,7 +122,8 @@ def roots_of(
     known = {s.root_language for s in wordlist.sets.values() if s.root and s.root_language}
     if language not in known:
         raise PairsError(
-            f"pairs.root_a is '{language}'; no cognate set of {wordlist.name} has a root of it.{nearest(language, known)}",
+            f"pairs.root_a is '{language}'; no cognate set of {wordlist.name} has such a root."
+            f"{nearest(language, known)}",
             f"Root languages: {', '.join(sorted(known)[:20]) or 'none: give pairs.side_a instead'}.",
         )
     best: dict[str, Item] = {}
