@@ -49,12 +49,17 @@ def shuffled(given: Given) -> Chosen:
             left.remove(first)
             left.remove(partner)
             rings.append([first, partner])
-    for one in [*left]:  # then as the third of a couple
-        at = next((i for i, r in enumerate(rings) if len(r) == 2 and _ring(cognates, (*r, one))), None)
-        if at is not None:
-            rings[at].append(one)
+    for one in left:  # then as the third of a couple, or where it fits
+        wider = ((i, [*r[:at], one, *r[at:]]) for i, r in _smallest_first(rings) for at in range(len(r)))
+        fitting = next(((i, ring) for i, ring in wider if _ring(cognates, ring)), None)
+        if fitting is not None:
+            rings[fitting[0]] = fitting[1]
     made = sorted((k, ring[(i + 1) % len(ring)]) for ring in rings for i, k in enumerate(ring))
     return Chosen(tuple((cognates[k][0], cognates[j][1]) for k, j in made), tuple(k for k, _ in made), None)
+
+
+def _smallest_first(rings: list[list[int]]) -> list[tuple[int, list[int]]]:
+    return sorted(enumerate(rings), key=lambda pair: len(pair[1]))
 
 
 def _same_languages(cognates: Sequence[Couple], i: int, j: int) -> bool:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pairprobe.errors import one_of
 from pairprobe.records import FloatArray
 
-REMARK = re.compile(r"\s+[(\[<][^()\[\]<>]*(?:[)\]>]|$)|\[[^\[\]]*\.\.\.\]|\[\.\.\.\]?")
+REMARK = re.compile(r"\s+(?:\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)|<[^<>]*(?:>|$))|\[[^\[\]]*\.\.\.\]?")
 VARIANT = re.compile(r"\s*[,;،|≠]\s*|\s+[/~]\s*|\s*[/~]\s+")
 BRACKETS = re.compile(r"[()\[\]<>⁽⁾]")
 OPTIONAL = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>|⁽[^⁽⁾]*⁾")
