@@ -21,6 +21,7 @@ YAMLS = sorted(p.relative_to(CONF) for p in CONF.rglob("*.yaml"))
 # What a choice needs beside its name, because it has no sensible default.
 NEEDS = {
     "pairs/table.yaml": ["pairs.path=pairs.csv"],
+    "pairs/cldf.yaml": ["pairs.path=wordlist", "pairs.side_a=[English]"],
     "method/recorded.yaml": ["model=recorded", "method.path=paper70_published", "method.model=any"],
     "model/local.yaml": ["model.source=/models/mine"],
     "model/hub.yaml": ["model.hub=somebody/mine"],
@@ -68,7 +69,11 @@ def test_every_setting_of_a_yaml_is_a_field_of_its_target() -> None:
 
 
 # Found and cited by the source itself, or known where there is no folder to choose.
-NOT_OFFERED = {"pairs/pie_oc.yaml": {"citation"}, "template/gloss.yaml": set[str]()}
+NOT_OFFERED = {
+    "pairs/pie_oc.yaml": {"citation"},
+    "pairs/pie_oc_modern.yaml": {"citation"},
+    "template/gloss.yaml": set[str](),
+}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,7 @@ def test_paper70_pools_all_tokens_of_the_last_state() -> None:
         ("+modle=minilm", "there is no 'modle'. Did you mean 'model'?"),
         ("+experiment.primary.dept=1", "Did you mean 'depth'?"),
         ("experiment.primary.dept=1", "Did you mean 'depth'?"),
-        ("pairs.path=x.csv", "pairs=table has it"),
+        ("pairs.path=x.csv", "or table has it"),
         ("pairs=table", "pairs.path is not set"),
         ("template=pattern", "template.pattern is not set"),
         ("method.pooling=meen", "allowed: mean, last, first. Did you mean 'mean'?"),

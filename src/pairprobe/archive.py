@@ -275,7 +275,7 @@ def pair_rows(pairs: PairSet) -> list[dict[str, Any]]:
         {
             "pair_id": p.id, "group": p.group, "word_a": p.a.form, "word_b": p.b.form, "gloss_a": p.a.gloss,
             "gloss_b": p.b.gloss, "lang_a": p.a.lang, "lang_b": p.b.lang, "concept": p.concept, "score": p.score,
-            "cogset": p.cogset, "matched": p.matched,
+            "cogset": p.cogset, "matched": p.matched, "concept_a": p.a.concept, "concept_b": p.b.concept,
         }
         for p in pairs.pairs
     ]  # fmt: skip

@@ -73,7 +73,10 @@ SIMILARITY = "similarity"
 KEYS = (*FIXED, *ROOMS, SIMILARITY)
 TEMPLATE = "pairprobe.texts.Template"  # of a multiverse's template that names no other
 #: Keys that may hold a path; relative ones are made absolute, so that a logged config works from anywhere.
-PATHS = (("model", "source"), ("model", "tokenizer"), ("pairs", "path"), ("method", "path"))
+PATHS = (
+    ("model", "source"), ("model", "tokenizer"), ("pairs", "path"), ("pairs", "path_b"), ("pairs", "reference"),
+    ("pairs", "tokenizer"), ("method", "path"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +286,7 @@ def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         node = plain.get(group)
         value = node.get(key) if isinstance(node, dict) else None
         file = Path(value).expanduser() if isinstance(value, str) and value != MISSING else None
-        if file is not None and (file.is_dir() if group == "model" else file.is_file()):
+        if file is not None and (file.is_file() or (file.is_dir() and group != "method")):
             node[key] = str(file.absolute())  # type: ignore[index]
     return plain
 

@@ -16,7 +16,7 @@ from pairprobe.records import COGNATE, PairSet, Similarities, Texts, Vectors
 # Okabe & Ito's palette, told apart by the colour-blind; cognates blue, controls in order.
 BLUE = "#0072B2"
 OTHERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SWARM = 150  # pairs of a group drawn as points; more are drawn as a shape
+SWARM = 150  # pairs drawn as points; more are drawn as a shape
 LABELLED = 80  # words; more would hide each other
 FONTS = [
     "DejaVu Sans",
@@ -84,7 +84,7 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
     fig, axes = figure(1, len(similarities), (1.2 + 3.2 * len(similarities), 4.0))
     groups = [g for g, n in pairs.sizes.items() if n]
     # both place points without drawing random numbers: the same run gives the same picture
-    few = max(pairs.sizes.values()) <= SWARM
+    few = sum(pairs.sizes.values()) <= SWARM
     draw = sns.swarmplot if few else sns.violinplot
     how = {"size": 6, "alpha": 0.85} if few else {"inner": "quart", "cut": 0, "density_norm": "width"}
     for axis, (name, values) in zip(axes, similarities.items(), strict=True):

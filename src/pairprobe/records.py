@@ -98,6 +98,7 @@ class PairSet:
             [
                 *(p.id, p.group, p.a.form, p.a.gloss, p.a.lang, p.b.form, p.b.gloss, p.b.lang, p.concept, p.score),
                 *((p.cogset, p.matched) if p.cogset or p.matched else ()),
+                *((p.a.concept, p.b.concept) if p.a.concept or p.b.concept else ()),
             ]
             for p in self.pairs
         ]

@@ -102,6 +102,8 @@ class Report:
                 "pairprobe",
                 f"{job.model_name} × {job.method.name} × {plan.pairs.name} · {sizes} pairs",
             )
+        for i, (topic, text) in enumerate(plan.pairs.about.items()):
+            self.line("" if i else "pairs", f"{topic}: {text}")
         if plan.checkpoint is None:
             self.line("plan", f"no model: similarities from {job.method.path}")
         elif job.method.computes:

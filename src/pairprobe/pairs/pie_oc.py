@@ -2,6 +2,13 @@
 
 All eight words of the four controls also occur in the cognate pairs, so the similarities are not independent;
 every run on this set says so. The forms are kept in the NFC of their source.
+
+pie_oc_reference.csv: 40 further words of either language, in no pair and of none of the pairs' meanings, for
+similarities that need a vocabulary. Proto-Indo-European roots and words as handbooks give them (Fortson 2010,
+Indo-European Language and Culture; Mallory & Adams 2006, The Oxford Introduction to Proto-Indo-European); Old Chinese
+after Baxter & Sagart (2014, Old Chinese: A New Reconstruction), glossed by the character, as the pairs are. The pairs'
+own Old Chinese is of another school (vowel length, no uvulars), which a vocabulary that says what vectors of such words
+are like can bear.
 """
 
 from __future__ import annotations
@@ -9,19 +16,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pairprobe.pairs.reference import read_reference
 from pairprobe.pairs.table import Table
 from pairprobe.records import PairSet
 
 FILE = Path(__file__).with_name("pie_oc.csv")
+REFERENCE = Path(__file__).with_name("pie_oc_reference.csv")
 
 
 @dataclass(frozen=True)
 class PieOc:
-    """The 10 + 4 pairs as published; see the module for what is wrong with them."""
+    """The 10 + 4 pairs as published; see the module for what is wrong with them. reference: whether the 80 further
+    words are read too."""
 
     name: str = "pie_oc"
     citation: str = "The 14 Proto-Indo-European / Old Chinese pairs of the published 70B-model cognate experiment"
+    reference: bool = True
 
     def read(self) -> PairSet:
-        pairs = Table(path=str(FILE), name=self.name, citation=self.citation).read()
-        return PairSet(self.name, pairs.pairs, "pairprobe/pairs/pie_oc.csv", self.citation)
+        pairs = Table(path=str(FILE), name=self.name, citation=self.citation).read().pairs
+        words = read_reference(str(REFERENCE), pairs) if self.reference else ()
+        about = {"reference": f"{len(words)} words of pie_oc_reference.csv, in no pair"} if words else {}
+        return PairSet(self.name, pairs, "pairprobe/pairs/pie_oc.csv", self.citation, about, reference=words)
