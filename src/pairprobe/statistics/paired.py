@@ -118,7 +118,7 @@ def _without_each(
 
     def sums(group: npt.NDArray[np.bool_]) -> _Sums:
         own = belongs[group]
-        values = np.stack([np.bincount(own, row[group], count) for row in differences])
+        values = np.stack([np.bincount(own, row[group], count) for row in differences]).astype(np.float64)
         return _Sums(values, np.bincount(own, minlength=count).astype(np.float64))
 
     return sums(cognate).without_each() - sums(~cognate).without_each()
