@@ -258,3 +258,36 @@ class DeltaOfDeltas:
     clusters: int
     confidence: float
     why_no_ci: str = ""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike one word's vectors of two runs are, at one depth: over all words, the cosine's mean and its least.
+
+    word: whose is the least. None where a vector has no length.
+    """
+
+    depth: int
+    mean: float | None
+    least: float | None
+    word: str
+
+
+@dataclass(frozen=True)
+class PrecisionEffect:
+    """What one rounding of a model's weights changes, against the same model as stored, for one similarity and one
+    control group.
+
+    deltas, agreement: by depth, as `depths` says; agreement is empty where the runs have no vectors. changed: depths at
+    which p is at most alpha in one of the two runs only, of the `tested` depths that have a p in both.
+    """
+
+    weights: str
+    similarity: str
+    control: str
+    depths: tuple[int, ...]
+    deltas: tuple[DeltaOfDeltas, ...]
+    agreement: tuple[Agreement, ...]
+    changed: tuple[int, ...]
+    tested: int
+    alpha: float

@@ -289,6 +289,13 @@ class Rounding:
     kept: tuple[str, ...] = ()
     error: float | None = None
 
+    @property
+    def sentence(self) -> str:
+        """What is rounded and what is not, in words."""
+        kept = f"; as stored: {', '.join(self.kept)}" if self.kept else ""
+        layers = f"all {self.of}" if self.layers == self.of else f"{self.layers} of {self.of}"
+        return f"{layers} linear layers rounded as {self.described}, {self.bits:.2f} bits a weight{kept}"
+
 
 @dataclass(frozen=True)
 class Usage:

@@ -103,6 +103,8 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         show.tokens(plan.pairs, pairs, tokens, findings, job.tokens)
         with show.progress(job.method.name) as progress:
             vectors, usage = job.method.vectors(checkpoint, tokens, plan.execution, progress, kept)
+        if plan.estimate is not None and usage.rounding is None:  # all vectors were kept: what was rounded is known
+            usage = replace(usage, rounding=plan.estimate.rounding)
         similarities = [s.measure(vectors, texts) for s in job.similarities]
     else:
         similarities = [job.method.similarities(pairs)]
