@@ -278,7 +278,8 @@ class PrecisionEffect:
     """What one rounding of a model's weights changes, against the same model as stored, for one similarity and one
     control group.
 
-    deltas, agreement: by depth, as `depths` says; agreement is empty where the runs have no vectors. changed: depths at
+    deltas, corrected, agreement: by depth, as `depths` says. corrected: interval of ΔΔ at a level that allows for all
+    roundings compared together (Bonferroni). agreement is empty where the runs have no vectors. changed: depths at
     which p is at most alpha in one of the two runs only, of the `tested` depths that have a p in both.
     """
 
@@ -287,6 +288,7 @@ class PrecisionEffect:
     control: str
     depths: tuple[int, ...]
     deltas: tuple[DeltaOfDeltas, ...]
+    corrected: tuple[Interval | None, ...]
     agreement: tuple[Agreement, ...]
     changed: tuple[int, ...]
     tested: int

@@ -11,8 +11,8 @@ from typing import Any
 
 from pairprobe.config import Job, flatten, home
 from pairprobe.errors import PairprobeError, StatisticsError
-from pairprobe.evidence import PrecisionEffect
-from pairprobe.outcomes import signed
+from pairprobe.evidence import Agreement, PrecisionEffect
+from pairprobe.outcomes import Interval, signed
 from pairprobe.report import Report
 from pairprobe.runner import Finished
 from pairprobe.statistics.precision import agreement, effect
@@ -46,7 +46,7 @@ def after(done: Sequence[Done], show: Report, folder: Path) -> None:
             show.line("precision", f"{runs[0][1].name}: nothing to compare with: {missing}", always=True)
             continue
         try:
-            effects = {weights: _effects(weights, reference, other) for weights, other in others.items()}
+            effects = {w: _effects(w, reference, other, len(others)) for w, other in others.items()}
         except StatisticsError as error:
             show.error(error, "precision")
             continue
@@ -54,17 +54,17 @@ def after(done: Sequence[Done], show: Report, folder: Path) -> None:
         _log(runs, effects, folder / str(number), show)
 
 
-def _effects(weights: str, reference: Finished, other: Finished) -> list[PrecisionEffect]:
-    """Of every similarity and control group, the primary one first."""
+def _effects(weights: str, reference: Finished, other: Finished, among: int) -> list[PrecisionEffect]:
+    """Of every similarity and control group, the primary one first. among: how many roundings are compared."""
     before, after = reference.result, other.result
-    alike = ()
+    alike: tuple[Agreement, ...] = ()
     if before.vectors is not None and after.vectors is not None and before.texts is not None:
         alike = agreement(before.vectors, after.vectors, [t.word.form for t in before.texts.texts])
     primary = before.verdict.similarity, before.verdict.control
     return [
         effect(
             weights, before.pairs, (before.similarities[name], after.similarities[name]),
-            (before.tests[name, control], after.tests[name, control]), alike,
+            (before.tests[name, control], after.tests[name, control]), alike, among,
         )
         for name, control in sorted(before.tests, key=lambda key: key != primary)
     ]  # fmt: skip
@@ -86,23 +86,24 @@ def _print(
         f"{first.control}",
         always=True,
     )
+    interval = f"{100 * first.deltas[0].confidence:g} % interval"
     show.plain(
-        f"{'weights':<16}{'bits':>6}{'error':>9}{'Δ':>9}{'ΔΔ':>10}{_percent(first):>22}{'cosine':>10}{'least':>9}   verdict"
+        f"{'weights':<14}{'bits':>6}{'error':>9}{'Δ':>9}{'ΔΔ':>10}{interval:>20}{'cosine':>9}{'least':>8}   verdict"
     )
     show.plain(
-        f"{REFERENCE:<16}{'':>6}{'':>9}{signed(result.primary.at(depth).delta):>9}{'':>51}   {result.verdict.answer}"
+        f"{REFERENCE:<14}{'':>6}{'':>9}{signed(result.primary.at(depth).delta):>9}{'':>47}   {result.verdict.answer}"
     )
     for weights, other in others.items():
         show.plain(_row(weights, other, effects[weights][0], depth))
     show.line(
         "",
-        f"error: rounding, relative to the weights' size. ΔΔ = Δ(rounded) − Δ(as_stored), pair by pair, with linked pairs "
-        f"left out together ({first.deltas[0].clusters} clusters); {_each(len(others))}cosine: between each word's two "
-        "vectors, mean and least over words.",
+        "error: of rounding, relative to the weights' size. ΔΔ = Δ(rounded) − Δ(as_stored), pair by pair; its interval "
+        f"leaves linked pairs out together ({first.deltas[0].clusters} clusters). cosine, least: between each word's two "
+        "vectors at that depth, mean and least over words.",
     )
     _by_depth(effects, show)
-    for line in _said(reference, others, effects, depth):
-        show.line("shows" if line is not None and line.startswith("Δ") else "", line, always=True)
+    for i, sentence in enumerate(_said(reference, others, effects, depth)):
+        show.line("shows" if i == 0 else "", sentence, always=True)
 
 
 def _row(weights: str, other: Finished, found: PrecisionEffect, depth: int) -> str:
@@ -110,11 +111,11 @@ def _row(weights: str, other: Finished, found: PrecisionEffect, depth: int) -> s
     delta, rounding = found.deltas[at], other.result.usage.rounding if other.result.usage else None
     bits = f"{rounding.bits:.2f}" if rounding else "—"
     error = f"{100 * rounding.error:.2f} %" if rounding and rounding.error is not None else "—"
-    interval = f"[{signed(delta.ci.low, 4)}, {signed(delta.ci.high, 4)}]" if delta.ci else "undefined"
+    interval = _interval(delta.ci) if delta.ci else "undefined"
     alike = found.agreement[at] if found.agreement else None
     return (
-        f"{weights:<16}{bits:>6}{error:>9}{signed(delta.second):>9}{signed(delta.estimate, 4):>10}{interval:>22}"
-        f"{_cosine(alike.mean if alike else None):>10}{_cosine(alike.least if alike else None):>9}   "
+        f"{weights:<14}{bits:>6}{error:>9}{signed(delta.second):>9}{signed(delta.estimate, 4):>10}{interval:>20}"
+        f"{_cosine(alike.mean if alike else None):>9}{_cosine(alike.least if alike else None):>8}   "
         f"{other.result.verdict.answer}"
     )
 
@@ -139,13 +140,22 @@ def _said(
     """What may be said, in sentences."""
     sentences = []
     for weights, found in effects.items():
-        delta = found[0].deltas[found[0].depths.index(depth)]
-        if delta.ci is None:
-            sentences.append(f"Δ with {weights}: no interval for its change: {delta.why_no_ci}.")
+        at = found[0].depths.index(depth)
+        delta, corrected = found[0].deltas[at], found[0].corrected[at]
+        if delta.ci is None or corrected is None:
+            sentences.append(f"{weights}: how far Δ changes has no interval: {delta.why_no_ci}.")
             continue
-        far = max(abs(delta.ci.low), abs(delta.ci.high))
-        moved = "changes" if 0.0 not in delta.ci else "is not seen to change"
-        sentences.append(f"Δ {moved} with {weights}: by at most {far:.4f} either way at this confidence.")
+        if 0.0 in delta.ci:
+            far = max(-delta.ci.low, delta.ci.high)
+            sentences.append(
+                f"{weights}: no change of Δ is seen; one larger than {far:.4f} is ruled out by its interval."
+            )
+            continue
+        sentence = f"{weights}: Δ changes by {signed(delta.estimate, 4)}"
+        if len(effects) > 1:
+            holds = "does not hold" if 0.0 in corrected else "holds"
+            sentence += f"; corrected for {len(effects)} comparisons that {holds}: {_interval(corrected)}"
+        sentences.append(f"{sentence}.")
     answer = reference.result.verdict.answer
     turned = [f"{w}: '{answer}' → '{o.result.verdict.answer}'" for w, o in others.items()
               if o.result.verdict.answer != answer]  # fmt: skip
@@ -160,12 +170,8 @@ def _said(
     return sentences
 
 
-def _each(count: int) -> str:
-    return f"each interval stands for itself, uncorrected for {count} of them; " if count > 1 else ""
-
-
-def _percent(found: PrecisionEffect) -> str:
-    return f"{100 * found.deltas[0].confidence:g} % interval"
+def _interval(ci: Interval) -> str:
+    return f"[{signed(ci.low, 4)}, {signed(ci.high, 4)}]"
 
 
 def _cosine(value: float | None) -> str:
@@ -180,13 +186,15 @@ def rows(effects: dict[str, list[PrecisionEffect]]) -> list[dict[str, Any]]:
     found = []
     for one in itertools.chain.from_iterable(effects.values()):
         for i, depth in enumerate(one.depths):
-            delta = one.deltas[i]
+            delta, corrected = one.deltas[i], one.corrected[i]
             alike = one.agreement[i] if one.agreement else None
             found.append(
                 {
                     "weights": one.weights, "similarity": one.similarity, "control": one.control, "depth": depth,
                     "delta_as_stored": delta.first, "delta_rounded": delta.second, "delta_delta": delta.estimate,
                     "ci_low": delta.ci.low if delta.ci else None, "ci_high": delta.ci.high if delta.ci else None,
+                    "ci_low_corrected": corrected.low if corrected else None,
+                    "ci_high_corrected": corrected.high if corrected else None,
                     "why_no_ci": delta.why_no_ci, "clusters": delta.clusters,
                     "cosine_mean": alike.mean if alike else None, "cosine_least": alike.least if alike else None,
                     "word_least": alike.word if alike else "", "p_crosses_alpha": depth in one.changed,
@@ -212,4 +220,4 @@ def _log(runs: Sequence[Done], effects: dict[str, list[PrecisionEffect]], folder
             show.error(error, "precision")
             show.line("", f"Nothing is lost: {folder / 'tables' / 'precision.json'}", always=True)
             return
-    show.line("", f"logged with each of these {len(runs)} runs: tables/precision.json", always=True)
+    show.line("", f"logged with each of these {len(runs)} runs: tables/precision.json")
