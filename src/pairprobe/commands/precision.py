@@ -98,7 +98,7 @@ def _print(
     show.line(
         "",
         "error: of rounding, relative to the weights' size. ΔΔ = Δ(rounded) − Δ(as_stored), pair by pair; its interval "
-        f"leaves linked pairs out together ({first.deltas[0].clusters} clusters). cosine, least: between each word's two "
+        f"leaves linked pairs out together ({first.deltas[0].clusters} clusters). cosine, least: between a word's two "
         "vectors at that depth, mean and least over words.",
     )
     _by_depth(effects, show)

@@ -21,13 +21,12 @@ def agreement(first: Vectors, second: Vectors, words: Sequence[str]) -> tuple[Ag
     """
     if first.values.shape != second.values.shape or first.depths != second.depths:
         raise StatisticsError(
-            f"vectors of shapes {list(first.values.shape)} and {list(second.values.shape)} [depths, words, width] cannot "
-            "be compared word by word."
+            f"vectors of shapes {list(first.values.shape)} and {list(second.values.shape)} [depths, words, width] "
+            "cannot be compared word by word."
         )
     found = []
-    for depth, x, y in zip(
-        first.depths, first.values.astype(np.float64), second.values.astype(np.float64), strict=True
-    ):
+    for i, depth in enumerate(first.depths):
+        x, y = (of.values[i].astype(np.float64) for of in (first, second))  # [words, width]
         lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
         if not lengths.all():
             found.append(Agreement(depth, None, None, ""))
@@ -44,19 +43,33 @@ def effect(
     similarities: tuple[Similarities, Similarities],
     tests: tuple[GroupTest, GroupTest],
     alike: tuple[Agreement, ...],
+    among: int = 1,
 ) -> PrecisionEffect:
-    """What rounding to `weights` changes. similarities, tests: as stored, and rounded, of one similarity and control.
+    """What rounding to `weights` changes.
+
+    Args:
+        similarities, tests: as stored, and rounded, of one similarity and control group.
+        alike: what `agreement` says of the two runs' vectors.
+        among: roundings that are compared with the same run, which `corrected` allows for (Bonferroni).
 
     Raises:
         StatisticsError: see `paired.deltas_of_deltas`.
     """
     before, after = tests
-    deltas = deltas_of_deltas(
-        similarities[0].values, similarities[1].values, pairs, before.control, confidence=before.confidence
-    )
+    values = similarities[0].values, similarities[1].values
+    deltas = deltas_of_deltas(*values, pairs, before.control, before.confidence)
+    corrected = deltas_of_deltas(*values, pairs, before.control, 1 - (1 - before.confidence) / among)
     both = [(a, b) for a, b in zip(before.depths, after.depths, strict=True) if a.p is not None and b.p is not None]
     changed = [a.depth for a, b in both if ((a.p or 0.0) <= before.alpha) != ((b.p or 0.0) <= before.alpha)]
     return PrecisionEffect(
-        weights, before.similarity, before.control, similarities[0].depths, deltas, alike, tuple(changed), len(both),
-        before.alpha,
-    )  # fmt: skip
+        weights=weights,
+        similarity=before.similarity,
+        control=before.control,
+        depths=similarities[0].depths,
+        deltas=deltas,
+        corrected=tuple(d.ci for d in corrected),
+        agreement=alike,
+        changed=tuple(changed),
+        tested=len(both),
+        alpha=before.alpha,
+    )
