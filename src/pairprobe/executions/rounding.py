@@ -26,6 +26,8 @@ AS_STORED = "as_stored"
 WEIGHTS = (AS_STORED, *GRIDS)
 #: Values rounded at a time, and bytes that each of them takes meanwhile: itself, itself before, look-ups.
 CHUNK_CPU, CHUNK_GPU, EACH = 2**18, 2**23, 40
+#: Matrices that are named of those that stay as stored for the same reason.
+NAMED = 3
 #: Modules that choose experts: published quantised checkpoints leave them dense.
 ROUTERS = ("gate", "router", "shared_expert_gate")
 
@@ -190,11 +192,16 @@ class _Found:
         self.grid = grid
         self.layers = self.of = self.values = 0
         self.bits = 0.0
-        self._kept: dict[str, int] = {}
+        self._kept: dict[str, list[str]] = {}  # why → names of matrices within their layers
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        return tuple(f"{count} × {why}" for why, count in self._kept.items())
+        found = []
+        for why, names in self._kept.items():
+            distinct = list(dict.fromkeys(names))
+            shown = ", ".join(distinct[:NAMED]) + (", …" if len(distinct) > NAMED else "")
+            found.append(f"{len(names)} × {shown} ({why})")
+        return tuple(found)
 
     def place(self, place: Place, name: str) -> Place:
         import torch
@@ -213,7 +220,7 @@ class _Found:
         if place.leaf != "weight" or len(shape) != 2 or not (linear or conv):
             return place
         if any(part in ROUTERS for part in place.name.split(".")):
-            self._keep(f"{place.name} (it chooses experts)")
+            self._keep(place.name, "they choose experts")
             return place
         made_of = self._rounded(place.weights[0][0], place.name, RoundedColumns if conv else Rounded)
         return dataclasses.replace(place, weights=((made_of,),))
@@ -222,7 +229,7 @@ class _Found:
         self.of += 1
         rows, columns = weight.shape if kind is Rounded else weight.shape[::-1]
         if not self.grid.fits(columns):
-            self._keep(f"{name} ({columns} columns are no multiple of {GROUP})")
+            self._keep(name, f"{columns} columns are no multiple of {GROUP}")
             return weight
         part: Stored = next(iter(weight.parts.values()))
         self.layers += 1
@@ -230,5 +237,5 @@ class _Found:
         self.bits += self.grid.stored_bits(rows, columns, part.nbytes // max(1, math.prod(part.shape)))
         return kind(weight, self.grid)
 
-    def _keep(self, why: str) -> None:
-        self._kept[why] = self._kept.get(why, 0) + 1
+    def _keep(self, name: str, why: str) -> None:
+        self._kept.setdefault(why, []).append(name.removesuffix(".weight"))
