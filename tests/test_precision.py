@@ -48,7 +48,8 @@ def test_the_effect_is_delta_of_deltas_and_counts_what_crosses_alpha() -> None:
     # depth 0: found in the first alone; depth 1: in both; depth 2: in neither
     shifts = np.array([[3.0], [3.0], [0.0]])
     x, y = rng.normal(size=(3, 12)) + shifts, rng.normal(size=(3, 12))
-    x2 = x - np.array([[3.0], [0.0], [0.0]])
+    x2 = x.copy()
+    x2[0] += y[0].mean() - x[0].mean()
     before, after = group_test(x, y), group_test(x2, y)
     assert [t.p is not None and t.p <= 0.05 for t in before.depths] == [True, True, False]
     assert [t.p is not None and t.p <= 0.05 for t in after.depths] == [False, True, False]
@@ -57,7 +58,7 @@ def test_the_effect_is_delta_of_deltas_and_counts_what_crosses_alpha() -> None:
     assert (found.changed, found.tested, found.agreement) == ((0,), 3, ())
     both = [np.concatenate([a, y], axis=1) for a in (x, x2)]
     assert found.deltas[0] == delta_of_deltas(both[0][0], both[1][0], pairs, "control")
-    assert found.deltas[0].estimate == pytest.approx(-3.0)
+    assert found.deltas[0].estimate == pytest.approx(y[0].mean() - x[0].mean())
     wider = delta_of_deltas(both[0][0], both[1][0], pairs, "control", 1 - 0.05 / 4)
     assert found.corrected[0] == wider.ci
 
@@ -90,9 +91,8 @@ def test_the_experiment_compares_every_rounding_with_what_is_stored(words, home,
     runs = runs_of(home)
     assert [r.data.params["execution.weights"] for r in runs] == ["as_stored", "int8", "fp8", "int4_g128", "nf4"]
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    tables = [
-        json.loads(Path(client.download_artifacts(r.info.run_id, "tables/precision.json")).read_text()) for r in runs
-    ]
+    files = [client.download_artifacts(r.info.run_id, "tables/precision.json") for r in runs]
+    tables = [json.loads(Path(file).read_text()) for file in files]
     assert all(t == tables[0] for t in tables)
     rows_of = [dict(zip(tables[0]["columns"], row, strict=True)) for row in tables[0]["data"]]
     assert len(rows_of) == 4 * 2 * 4  # roundings × similarities × depths

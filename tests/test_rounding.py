@@ -1,4 +1,4 @@
-"""execution.weights: a dense checkpoint's linear layers as a quantised twin of it would hold them, in both executions."""
+"""execution.weights: linear layers as a quantised twin of the checkpoint holds them, in both executions."""
 
 from __future__ import annotations
 
