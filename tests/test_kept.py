@@ -110,7 +110,14 @@ def test_texts_that_become_the_same_tokens_are_found_too(tmp_path, layers_read):
 
 
 @pytest.mark.parametrize(
-    "change", [{"activations": "weight_only"}, {"attention": "eager"}, {"dtype": "bfloat16"}, {"resume": False}]
+    "change",
+    [
+        {"activations": "weight_only"},
+        {"weights": "int8"},
+        {"attention": "eager"},
+        {"dtype": "bfloat16"},
+        {"resume": False},
+    ],
 )
 def test_another_setting_is_computed_anew(folder, tmp_path, layers_read, change):
     vectors(folder, tmp_path / "kept")
@@ -159,7 +166,9 @@ def test_another_line_of_our_own_code_is_computed_anew(folder, tmp_path, layers_
     assert layers_read == [LAYERS, LAYERS]
 
 
-@pytest.mark.parametrize("part", ["checkpoint", "files", "config", "formats", "device", "dtype", "activations"])
+@pytest.mark.parametrize(
+    "part", ["checkpoint", "files", "config", "formats", "device", "dtype", "activations", "weights"]
+)
 def test_the_key_holds_what_could_change_a_state(folder, part):
     about = CPU.key(Checkpoint.open(folder))
     assert about is not None

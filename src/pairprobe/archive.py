@@ -67,6 +67,10 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     if plan.estimate is not None:
         tags["execution"] = plan.estimate.execution
         tags["passes"] = str(plan.estimate.passes)
+        if plan.estimate.rounding is not None:
+            tags["rounding"] = plan.estimate.rounding.sentence
+    elif plan.remark:
+        tags["remark"] = plan.remark
     return tags
 
 
@@ -113,6 +117,11 @@ def metrics(result: Result, seconds: dict[str, float], peak: int) -> list[Metric
     found += [Metric(f"time/{phase}", value) for phase, value in seconds.items()]
     if result.usage:
         found += [Metric(f"memory/{key}", value) for key, value in result.usage.peaks.items()]
+        if rounding := result.usage.rounding:
+            found.append(Metric("rounding/bits_per_weight", rounding.bits))
+            found.append(Metric("rounding/layers", rounding.layers))
+            if rounding.error is not None:
+                found.append(Metric("rounding/relative_error", rounding.error))
     found.append(Metric("memory/host_peak_rss", peak))
     for group, n in result.pairs.sizes.items():
         found.append(Metric(f"n/{group}", n))

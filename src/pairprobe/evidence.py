@@ -254,3 +254,60 @@ class Multiverse:
     relabellings: int
     scheme: str
     undefined: tuple[str, ...] = ()
+
+
+# ── the same pairs, measured in two ways ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class DeltaOfDeltas:
+    """ΔΔ: how far Δ changes from a first way of measuring the same pairs to a second.
+
+    estimate: second − first. ci: paired, with linked pairs left out together (statistics.paired); None where it is
+    undefined, and why_no_ci says why. clusters: groups of pairs that share no word, concept or cognate set.
+    """
+
+    estimate: float
+    ci: Interval | None
+    first: float
+    second: float
+    n_cognate: int
+    n_control: int
+    clusters: int
+    confidence: float
+    why_no_ci: str = ""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike one word's vectors of two runs are, at one depth: over all words, the cosine's mean and its least.
+
+    word: whose is the least. None where a vector has no length.
+    """
+
+    depth: int
+    mean: float | None
+    least: float | None
+    word: str
+
+
+@dataclass(frozen=True)
+class PrecisionEffect:
+    """What one rounding of a model's weights changes, against the same model as stored, for one similarity and one
+    control group.
+
+    deltas, corrected, agreement: by depth, as `depths` says. corrected: interval of ΔΔ at a level that allows for all
+    roundings compared together (Bonferroni). agreement is empty where the runs have no vectors. changed: depths at
+    which p is at most alpha in one of the two runs only, of the `tested` depths that have a p in both.
+    """
+
+    weights: str
+    similarity: str
+    control: str
+    depths: tuple[int, ...]
+    deltas: tuple[DeltaOfDeltas, ...]
+    corrected: tuple[Interval | None, ...]
+    agreement: tuple[Agreement, ...]
+    changed: tuple[int, ...]
+    tested: int
+    alpha: float

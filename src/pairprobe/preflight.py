@@ -17,7 +17,8 @@ LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller mod
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What will be done. execution: the one that will run, as `auto` chose it; estimate: what it takes; both None
-    where nothing is computed. remark: about the device, '' where there is nothing to say."""
+    where nothing is computed. remark: about the device, or a setting that has no effect; '' where there is nothing to
+    say."""
 
     pairs: PairSet
     checkpoint: Any | None = None
@@ -62,7 +63,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
         if pairs is not None:
             attempt("recorded", lambda: job.method.similarities(pairs))
         attempt("primary", lambda: _check_primary(job, (job.method.depth,)))
-        plan = Plan(pairs) if pairs is not None else None
+        plan = Plan(pairs, remark=_not_rounded(job)) if pairs is not None else None
         return (plan if not problems else None), problems
 
     templates = job.multiverse.named(job.template).values()
@@ -70,7 +71,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     if texts is not None:
         attempt("reference", lambda: _check_similarities(job, texts[0]))
     checkpoint = attempt("model", job.model.locate)
-    remark, execution, estimate = "", None, None
+    remark, execution, estimate = "" if job.method.computes else _not_rounded(job), None, None
     if checkpoint is not None:
         depths = attempt("method", lambda: job.method.depths_of(checkpoint))
         if depths is not None:
@@ -96,6 +97,16 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
 def tokens(job: Job, plan: Plan) -> Tokens:
     """The tokens of the primary template's texts, of a plan that has a checkpoint."""
     return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs))  # type: ignore[union-attr]
+
+
+def _not_rounded(job: Job) -> str:
+    """That execution.weights changes nothing for a method that runs no layer; '' where it is as_stored."""
+    if job.execution.weights == "as_stored":
+        return ""
+    return (
+        f"execution.weights={job.execution.weights} rounds linear layers, and method={job.method.name} uses none: its "
+        "numbers are those of as_stored"
+    )
 
 
 def lengths(job: Job, plan: Plan) -> Any:

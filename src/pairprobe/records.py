@@ -277,14 +277,42 @@ class Similarities:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """How a dense checkpoint's linear layers are rounded before they are used (`execution.weights`).
+
+    layers, of: linear layers rounded, and there are in all (each expert's count). values: weights in them. bits: that a
+    file of this format would take for each of those, scales included. kept: what stays as stored, and why. error: root
+    of the squared rounding errors' sum over that of the weights; None where nothing was run.
+    """
+
+    weights: str
+    described: str
+    layers: int
+    of: int
+    values: int
+    bits: float
+    kept: tuple[str, ...] = ()
+    error: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What is rounded and what is not, in words."""
+        kept = f"; as stored: {', '.join(self.kept)}" if self.kept else ""
+        layers = f"all {self.of}" if self.layers == self.of else f"{self.layers} of {self.of}"
+        return f"{layers} linear layers rounded as {self.described}, {self.bits:.2f} bits a weight{kept}"
+
+
+@dataclass(frozen=True)
 class Usage:
-    """What running cost. seconds and peaks (bytes, GPU only) by phase: load, forward."""
+    """What running cost. seconds and peaks (bytes, GPU only) by phase: load, forward. rounding: None where weights were
+    used as stored."""
 
     device: str
     dtype: str
     attention: str
     seconds: dict[str, float]
     peaks: dict[str, int]
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +322,7 @@ class Estimate:
     reads: bytes from files. host, gpu: bytes at the peak, beyond what the process holds. seconds: None where they
     were not estimated. passes: how often the checkpoint is read, since texts whose states do not fit together go one
     part after the other. problem: why it cannot be done, '' where it can. may: bytes of the host that it may use.
+    rounding: None where weights are used as stored.
     """
 
     execution: str
@@ -306,3 +335,4 @@ class Estimate:
     passes: int
     problem: str = ""
     may: int = 0
+    rounding: Rounding | None = None

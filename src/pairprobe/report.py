@@ -109,6 +109,8 @@ class Report:
         elif job.method.computes:
             assert plan.estimate is not None
             self.line("plan", planned(plan.estimate, plan.checkpoint))
+            if plan.estimate.rounding is not None:
+                self.line("", plan.estimate.rounding.sentence)
         else:
             self.line(
                 "plan",

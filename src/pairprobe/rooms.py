@@ -173,8 +173,9 @@ class Keep(Protocol):
 
 class Execution(Protocol):
     """How a checkpoint is run. settle: the execution that will really run, as `auto` chooses it. chunks: indices of
-    the texts of each pass. key: everything of the execution and the checkpoint that could change a state, None where
-    states are not kept. parts: as of `Tokens`. poolings: vectors that are made of each state."""
+    the texts of each pass. weights: as_stored, or how a dense checkpoint's linear layers are rounded. key: everything
+    of the execution and the checkpoint that could change a state, None where states are not kept. parts: as of
+    `Tokens`. poolings: vectors that are made of each state."""
 
     @property
     def name(self) -> str: ...
@@ -182,6 +183,8 @@ class Execution(Protocol):
     def device(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
 
     def place(self) -> tuple[str, str]: ...
     def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Execution: ...

@@ -113,6 +113,8 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
                 checkpoint, several.tokens, several.poolings, plan.execution, progress, kept
             )
         vectors = several.vectors(found)
+        if plan.estimate is not None and usage.rounding is None:  # all vectors were kept: what was rounded is known
+            usage = replace(usage, rounding=plan.estimate.rounding)
         similarities = [s.measure(vectors, texts) for s in job.similarities]
     else:
         similarities = [job.method.similarities(pairs)]

@@ -37,11 +37,22 @@ def main(words: list[str]) -> int:
         jobs = _build_all(configs)
         if not showing:
             _preflight_all(jobs)
-    finished: list[Any] = []
+    finished: list[tuple[Job, Any]] = []
     _hand_to_hydra(_for_hydra(args), failures, finished)
     if len(finished) + len(failures) > 1:
-        Report().sweep(finished, len(failures))
+        Report().sweep([run for _, run in finished], len(failures))
+        _compare_precisions(finished)
     return 1 if failures else 0
+
+
+def _compare_precisions(finished: list[tuple[Job, Any]]) -> None:
+    """What rounded weights changed, where this sweep varied them."""
+    import tempfile
+
+    from pairprobe.commands import precision
+
+    with tempfile.TemporaryDirectory() as folder:
+        precision.after(finished, Report(), Path(folder))
 
 
 def _parsed(words: list[str]) -> Any:
@@ -137,7 +148,7 @@ def _preflight_all(jobs: list[Job]) -> None:
         raise SystemExit(2)
 
 
-def _hand_to_hydra(words: list[str], failures: list[str], finished: list[Any]) -> None:
+def _hand_to_hydra(words: list[str], failures: list[str], finished: list[tuple[Job, Any]]) -> None:
     """Let Hydra run the task: job folders, sweepers and launchers are its own."""
     import hydra
 
@@ -157,7 +168,7 @@ def _hand_to_hydra(words: list[str], failures: list[str], finished: list[Any]) -
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def _task(config: DictConfig, failures: list[str], finished: list[Any]) -> str | None:
+def _task(config: DictConfig, failures: list[str], finished: list[tuple[Job, Any]]) -> str | None:
     """One job. A failure is told and counted, so that the other jobs of a sweep still run."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -174,7 +185,7 @@ def _task(config: DictConfig, failures: list[str], finished: list[Any]) -> str |
     try:
         job = build(config)
         done = runner.run(job, Report(), folder, tags)
-        finished.append(done)
+        finished.append((job, done))
         return done.run_id
     except PairprobeError as error:
         for_errors().error(error)

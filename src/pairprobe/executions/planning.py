@@ -50,7 +50,8 @@ class Needs:
 class Sizes:
     """Of one model, in bytes or values. buffer: the largest layer as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
-    expert, dense. depths: of each text's vectors, all of which may be wanted."""
+    expert, dense. depths: of each text's vectors, all of which may be wanted. rounding: beside the tile, where weights
+    are rounded."""
 
     buffer: int
     outside: int
@@ -60,6 +61,7 @@ class Sizes:
     expert: int
     itemsize: int
     depths: int = 0
+    rounding: int = 0
 
 
 def sizes(
@@ -143,7 +145,7 @@ def _bytes(
         states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
         most = max(most, states + int(max(padded) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
-    computing = most + of.outside + of.slots + of.expert + tile
+    computing = most + of.outside + of.slots + of.expert + tile + of.rounding
     staging = buffers * of.buffer
     results = poolings * of.depths * len(lengths) * of.width * 4  # float32, on the host, of all passes
     results += min(of.depths * int(lengths.sum()) * 4, TOKEN_NORMS)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import CheckpointError, ExecutionError
+from pairprobe.errors import CheckpointError, ExecutionError, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches, right_padded, text_stack
 from pairprobe.executions.memory import budget, lacking, limited
 from pairprobe.executions.planning import NARROW, WIDE, whole_seconds
+from pairprobe.executions.rounding import AS_STORED, WEIGHTS, Rounded, refuse
+from pairprobe.executions.slots import Place
 from pairprobe.executions.states import Phase, finite, out_of_memory
-from pairprobe.records import Estimate, IntArray, Tokens, Usage
+from pairprobe.executions.stream import Stream, taken_apart
+from pairprobe.records import Estimate, IntArray, Rounding, Tokens, Usage
 from pairprobe.rooms import Checkpointed, Keep, Observe
 
 if TYPE_CHECKING:
@@ -36,6 +40,8 @@ class Resident:
             a bf16 or fp16 checkpoint exactly. auto: bfloat16 on GPUs that have it and on CPUs with AMX, else float32.
         attention: transformers' attention implementation, sdpa | eager; fixed and logged, since it changes
             the last digits.
+        weights: as_stored | int8 | int8_bnb | int4_g128 | int4_sym_g128 | nf4 | fp8 | fp8_block. Round the linear
+            layers as these formats do (`grids`), once, after loading.
         batch_tokens: padded tokens per forward pass. Texts are sorted by length first, so padding is small;
             it changes no result beyond rounding.
         threads: CPU threads; null leaves torch's own choice.
@@ -46,12 +52,14 @@ class Resident:
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "sdpa"
+    weights: str = AS_STORED
     batch_tokens: int = 4096
     threads: int | None = None
     memory: float | None = None
 
     def __post_init__(self) -> None:
         devices.check_settings(self.device, self.dtype, self.attention, self.batch_tokens, self.threads, self.memory)
+        one_of("execution.weights", self.weights, WEIGHTS)
 
     def place(self) -> tuple[str, str]:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
@@ -67,7 +75,11 @@ class Resident:
         """Bytes the weights take, as computed with, plus the file's pages while they are converted; and, for texts of
         these lengths, what a layer holds of their largest batch."""
         itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
-        weights = checkpoint.parameters * itemsize + max((t.nbytes for t in checkpoint.tensors.values()), default=0)
+        largest = max((t.nbytes for t in checkpoint.tensors.values()), default=0)
+        if self.weights != AS_STORED and not self.refuse(checkpoint):  # one matrix as stored, and in float32
+            matrices = (w for p in self._rounded(checkpoint) for expert in p.weights for w in expert)
+            largest = max(largest, *(w.nbytes + 4 * math.prod(w.shape) for w in matrices))
+        weights = checkpoint.parameters * itemsize + largest
         if lengths is None:
             return weights
         padded = max(int(lengths[rows].max()) * len(rows) for rows in batches(lengths, self.batch_tokens, parts))
@@ -100,7 +112,23 @@ class Resident:
         if timed and not problem:
             with devices.threads(self.threads):
                 seconds = whole_seconds(checkpoint, int(lengths.sum()), device, dtype)
-        return Estimate(self.name, device, dtype, checkpoint.nbytes, host, gpu, seconds, 1, problem, may=limits.host)
+        reads, rounding = checkpoint.nbytes, None
+        if self.weights != AS_STORED and not self.refuse(checkpoint):
+            reads += sum(w.nbytes for p in self._rounded(checkpoint) for expert in p.weights for w in expert)
+            rounding = self._stream(checkpoint).rounding
+        return Estimate(
+            self.name, device, dtype, reads, host, gpu, seconds, 1, problem, may=limits.host, rounding=rounding
+        )
+
+    def _stream(self, checkpoint: Checkpointed) -> Stream:
+        """Its layers' places, on no memory."""
+        dtype = devices.dtype_for(self.dtype, devices.choose(self.device)[0])
+        return taken_apart(checkpoint, dtype, self.attention, self.weights)
+
+    def _rounded(self, checkpoint: Checkpointed) -> list[Place]:
+        """The places whose weights are rounded."""
+        every = (p for layer in self._stream(checkpoint).layers for p in layer)
+        return [p for p in every if any(isinstance(w, Rounded) for expert in p.weights for w in expert)]
 
     def key(self, checkpoint: Checkpointed) -> None:  # noqa: ARG002
         """Nothing is kept: small models are run again as fast as their vectors are found."""
@@ -118,6 +146,8 @@ class Resident:
 
     def refuse(self, checkpoint: Checkpointed) -> str | None:
         """Why this checkpoint cannot be run this way, or None."""
+        if problem := refuse(checkpoint, self.weights):
+            return problem
         if checkpoint.quantisation or checkpoint.declared:  # transformers acts on what the config declares
             stored = checkpoint.quantisation or f"so config.json says: {checkpoint.declared.get('quant_method')}"
             return (
@@ -160,6 +190,7 @@ class Resident:
             with devices.threads(self.threads), limited(budget(device, self.memory).host, device):
                 with Phase("load", device, seconds, peaks):
                     model = self._load(checkpoint, device, dtype)
+                    rounding = self._round(checkpoint, model)
                 with Phase("forward", device, seconds, peaks), torch.inference_mode():
                     for rows in batches(tokens.lengths, self.batch_tokens, tokens.parts):
                         self._batch(checkpoint, model, tokens, rows, device, observe)
@@ -176,7 +207,29 @@ class Resident:
             if device.startswith("cuda"):  # the next job of a sweep finds the accelerator empty
                 gc.collect()
                 torch.cuda.empty_cache()
-        return Usage(device, dtype, self.attention, seconds, peaks)
+        return Usage(device, dtype, self.attention, seconds, peaks, rounding)
+
+    def _round(self, checkpoint: Checkpointed, model: torch.nn.Module) -> Rounding | None:
+        """Put rounded weights in place of the model's own: rounded from what is stored, whatever is computed in."""
+        import torch
+
+        if self.weights == AS_STORED:
+            return None
+        stream = self._stream(checkpoint)
+        tally = stream.counted()
+        with torch.no_grad():
+            for i, layer in enumerate(stream.layers):
+                for place in layer:
+                    parameter = model.get_parameter(f"{stream.prefix}.{i}.{place.name}")
+                    for index, expert in enumerate(place.weights):
+                        if not any(isinstance(w, Rounded) for w in expert):
+                            continue
+                        into = parameter[index] if place.by == "table" else parameter
+                        start = 0
+                        for weight in expert:
+                            into[start : start + weight.shape[0]].copy_(checkpoint.dense(weight))
+                            start += weight.shape[0]
+        return stream.rounding and replace(stream.rounding, error=tally.error)
 
     def _load(self, checkpoint: Checkpointed, device: str, dtype: str) -> torch.nn.Module:
         import torch

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pairprobe.errors import CheckpointError
 from pairprobe.executions.batches import right_padded
+from pairprobe.executions.rounding import AS_STORED, Rounded, Tally, applied
 from pairprobe.executions.sequence import Call, Sequence
 from pairprobe.executions.sharing import Rows
 from pairprobe.executions.sharing import rows as computed
@@ -38,7 +39,7 @@ class Batch:
 class Stream:
     """A model taken apart for streaming: what stays in memory, and the places of each layer's weights."""
 
-    def __init__(self, checkpoint: Checkpointed, dtype: str, attention: str) -> None:
+    def __init__(self, checkpoint: Checkpointed, dtype: str, attention: str, weights: str = AS_STORED) -> None:
         self.checkpoint = checkpoint
         self.model = checkpoint.empty_model(dtype, attention)
         self.sequence = Sequence(self.model, checkpoint.name)
@@ -47,11 +48,22 @@ class Stream:
         self.within = f"{within}." if within else ""
         self.prefix = names[id(self.sequence.layers)]
         self.assigned: Mapping[str, Weight | Fused] = checkpoint.assigned(self.model, self.within)
-        self.layers: list[list[Place]] = [
-            places(layer, f"{self.prefix}.{i}", self.assigned) for i, layer in enumerate(self.sequence.layers)
-        ]
+        self.layers: list[list[Place]]
+        self.layers, self.rounding = applied(
+            [places(layer, f"{self.prefix}.{i}", self.assigned) for i, layer in enumerate(self.sequence.layers)],
+            weights,
+            checkpoint.name,
+        )
         self.outside = {n: w for n, w in self.assigned.items() if not n.startswith(f"{self.prefix}.")}
         self.embedding = next(n for n, m in self.model.named_modules() if m is self.model.get_input_embeddings())
+
+    def counted(self) -> Tally:
+        """Counts rounding errors from now on."""
+        tally = Tally()
+        for weight in (w for layer in self.layers for p in layer for expert in p.weights for w in expert):
+            if isinstance(weight, Rounded):
+                weight.tally = tally
+        return tally
 
     def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
         """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""
@@ -83,12 +95,12 @@ class Stream:
 _last: tuple[Any, Stream] | None = None
 
 
-def taken_apart(checkpoint: Checkpointed, dtype: str, attention: str) -> Stream:
+def taken_apart(checkpoint: Checkpointed, dtype: str, attention: str, weights: str = AS_STORED) -> Stream:
     """The checkpoint's model taken apart; the last one is remembered, since planning and running want the same."""
     global _last
-    wanted = (id(checkpoint), dtype, attention)
+    wanted = (id(checkpoint), dtype, attention, weights)
     if _last is None or _last[0] != wanted or _last[1].checkpoint is not checkpoint:
-        _last = wanted, Stream(checkpoint, dtype, attention)
+        _last = wanted, Stream(checkpoint, dtype, attention, weights)
     return _last[1]
 
 

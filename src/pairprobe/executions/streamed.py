@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, budget, lacking, limited, retained
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop, product_library
+from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
@@ -45,6 +46,8 @@ class Streamed:
             the last digits.
         activations: as_stored | weight_only. Whether inputs of products are quantised where the checkpoint says so
             (W8A8, FP8). weight_only computes with unquantised inputs.
+        weights: as_stored | int8 | int8_bnb | int4_g128 | int4_sym_g128 | nf4 | fp8 | fp8_block. Round a dense
+            checkpoint's linear layers as these formats do (`grids`); inputs of products are not touched by it.
         batch_tokens: padded tokens per forward pass.
         threads: CPU threads; null leaves torch's own choice.
         memory: GB (10⁹ bytes) that a run may use, of the host and of the accelerator each; null: what is free,
@@ -57,6 +60,7 @@ class Streamed:
     dtype: str = "auto"
     attention: str = "sdpa"
     activations: str = "as_stored"
+    weights: str = AS_STORED
     batch_tokens: int = 4096
     threads: int | None = None
     memory: float | None = None
@@ -65,6 +69,7 @@ class Streamed:
     def __post_init__(self) -> None:
         devices.check_settings(self.device, self.dtype, self.attention, self.batch_tokens, self.threads, self.memory)
         one_of("execution.activations", self.activations, ACTIVATIONS)
+        one_of("execution.weights", self.weights, WEIGHTS)
 
     def place(self) -> tuple[str, str]:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
@@ -78,6 +83,8 @@ class Streamed:
         """Why this checkpoint cannot be run this way, or None."""
         if checkpoint.config.get("is_encoder_decoder"):
             return f"{checkpoint.name}: an encoder-decoder has no single stack of states; not supported."
+        if problem := refuse(checkpoint, self.weights):
+            return problem
         for kind in self._activations(checkpoint):
             problem = not_computed(kind)
             if problem:
@@ -89,6 +96,8 @@ class Streamed:
                         f"{checkpoint.name}: {place.name} is no plain product, so that quantising its input as stored "
                         "is not possible. execution.activations=weight_only computes with unquantised inputs."
                     )
+        if self.weights != AS_STORED:
+            self._stream(checkpoint)  # raises where nothing can be rounded
         return None
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
@@ -107,6 +116,7 @@ class Streamed:
             "config": checkpoint.config,
             "formats": checkpoint.quantisation,
             "activations": self.activations,
+            "weights": self.weights,
             "device": device.partition(":")[0],
             "processor": devices.processor(device),
             "code": checkpoint.code,
@@ -161,12 +171,12 @@ class Streamed:
         short = limits.short(wanted.host, wanted.gpu)
         return Estimate(
             self.name, device, dtype, reads * len(wanted.chunks), wanted.host, wanted.gpu, seconds, len(wanted.chunks),
-            problem=lacking(checkpoint.name, short) if short else "", may=limits.host,
+            problem=lacking(checkpoint.name, short) if short else "", may=limits.host, rounding=stream.rounding,
         )  # fmt: skip
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
         device, _ = devices.choose(self.device)
-        return taken_apart(checkpoint, devices.dtype_for(self.dtype, device), self.attention)
+        return taken_apart(checkpoint, devices.dtype_for(self.dtype, device), self.attention, self.weights)
 
     def _needs(
         self,
@@ -183,6 +193,7 @@ class Streamed:
         config = stream.sequence.stack.config.get_text_config()
         rows = min(int(lengths.sum()), config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
+        of = replace(of, rounding=scratch(stream.layers, device.partition(":")[0]))
         return needs(of, lengths, device, self.batch_tokens, limits, parts, poolings)
 
     def forward(
@@ -215,6 +226,7 @@ class Streamed:
                 kind = getattr(torch, dtype)
                 with Phase("load", device, seconds, peaks):
                     stream.settle(device, kind, np.unique(np.concatenate([t.ids for t in tokens.of])))
+                tally = stream.counted()
                 with Phase("forward", device, seconds, peaks):
                     self._pass(stream, tokens, device, kind, observe, keep, wanted, seconds)
         except (MemoryError, RuntimeError) as error:
@@ -227,12 +239,14 @@ class Streamed:
                 raise
             raise ExecutionError(f"{checkpoint.name}: {device} is out of memory ({first(error)})", LESS) from None
         finally:
+            rounding = stream.rounding
             forget()
             del stream
             if device.startswith("cuda"):  # the next job of a sweep finds the accelerator empty
                 gc.collect()
                 torch.cuda.empty_cache()
-        return Usage(device, dtype, self.attention, seconds, peaks)
+        rounding = rounding and replace(rounding, error=tally.error)
+        return Usage(device, dtype, self.attention, seconds, peaks, rounding)
 
     def _pass(
         self,
