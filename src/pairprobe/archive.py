@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pairprobe import figures, kept, provenance
+from pairprobe import beside, figures, kept, provenance
 from pairprobe.config import Job, flatten
 from pairprobe.outcomes import DepthTest, GroupTest
 from pairprobe.preflight import Plan
@@ -101,6 +101,8 @@ def metrics(result: Result, seconds: dict[str, float], peak: int) -> list[Metric
         for at in test.depths:
             found += [Metric(f"{name}/{key}", value, at.depth) for key, value in _numbers(at).items()]
     found += [Metric(key, value) for key, value in scalars(result.primary, result.verdict.depth).items()]
+    found += [Metric(name, value, depth) for name, value, depth in beside.curves(result)]
+    found += [Metric(name, value) for name, value in beside.scalars(result).items()]
     found += [Metric(f"time/{phase}", value) for phase, value in seconds.items()]
     if result.usage:
         found += [Metric(f"memory/{key}", value) for key, value in result.usage.peaks.items()]
@@ -171,6 +173,8 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
         _write_table(folder / "tables" / "balance.json", [asdict(b) for b in result.pairs.balance])
     if result.tokens is not None:
         _write_table(folder / "tables" / "tokens.json", token_rows(result))
+    for name, rows in beside.tables(result):
+        _write_table(folder / "tables" / f"{name}.json", rows)
     verdict = result.verdict
     figures.draw_all(
         folder / "figures", result.tests, result.similarities, result.pairs, result.texts, result.vectors,

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text as Styled
 
+from pairprobe import beside
 from pairprobe.errors import PairprobeError
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
 from pairprobe.preflight import Plan, gigabytes
@@ -199,6 +200,8 @@ class Report:
                 f"largest |t| at depth {test.best.depth}: Δ = {signed(test.best.delta)}, {p}. It was found by looking, "
                 "so only the p corrected for all depths counts.",
             )
+        for label, text in beside.lines(result):
+            self.line(label, text)
         first, *rest = result.verdict.sentences
         self.line("verdict", "\n".join([first, *rest]), always=True)
         for i, text in enumerate(result.verdict.beware):

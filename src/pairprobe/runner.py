@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pairprobe import archive, preflight, provenance
+from pairprobe import archive, beside, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
+from pairprobe.further import questions
 from pairprobe.kept import Kept
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
@@ -112,11 +113,15 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     control = primary.control or pairs.controls[0]
     chosen = tests[primary.similarity, control]
     said = verdict(chosen, pairs, primary.depth)
+    evidence, matrix = questions(job.statistics, job.similarities, pairs, texts, tokens, vectors, similarities, said)
+    held = beside.beware(evidence, chosen.at(said.depth), said)
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},
         tests=tests,
-        verdict=replace(said, beware=said.beware + (findings.beware if findings else ())),
+        verdict=replace(said, beware=said.beware + held + (findings.beware if findings else ())),
+        evidence=evidence,
+        matrix=matrix,
     )  # fmt: skip
 
 

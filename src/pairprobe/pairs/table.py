@@ -17,7 +17,7 @@ from pairprobe.errors import PairsError, nearest
 from pairprobe.records import COGNATE, CONTROLS, Pair, PairSet, Word
 
 REQUIRED = ("word_a", "word_b", "group")
-OPTIONAL = ("pair_id", "gloss_a", "gloss_b", "lang_a", "lang_b", "concept", "score")
+OPTIONAL = ("pair_id", "gloss_a", "gloss_b", "lang_a", "lang_b", "concept", "score", "freq_a", "freq_b")
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".parquet": ""}
 ALLOWED = (COGNATE, *CONTROLS)
 SMALLEST_GROUP = 2  # a standard deviation needs two
@@ -30,9 +30,9 @@ Row = tuple[int, dict[str, Any]]  # (line in the file, 1-based; or row in Parque
 class Table:
     """A file of pairs.
 
-    path: the file; columns word_a, word_b, group, and optionally pair_id, gloss_a, gloss_b, lang_a, lang_b,
-    concept, score. Other columns are ignored. Text is UTF-8 and used as it stands: no Unicode normalisation,
-    only surrounding white space goes. Pairs without a pair_id
+    path: the file; columns word_a, word_b, group, and optionally pair_id, gloss_a, gloss_b, lang_a, lang_b, concept,
+    score, freq_a, freq_b (how often each word occurs, in one unit for all). Other columns are ignored. Text is UTF-8
+    and used as it stands: no Unicode normalisation, only surrounding white space goes. Pairs without a pair_id
     are numbered in order. name: null takes the file's stem. citation: whom to cite for it.
 
     Raises PairsError with every problem of the file and its line.
@@ -115,24 +115,32 @@ def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) ->
         problems.append(
             f"line {line}: unknown group '{group}'; allowed: {', '.join(ALLOWED)}." + nearest(group, ALLOWED)
         )
-    score = None
-    if text["score"]:
-        try:
-            score = float(text["score"])
-        except ValueError:
-            score = math.nan
-        if not math.isfinite(score):
-            problems.append(f"line {line}: score '{text['score']}' is not a finite number.")
+    score = _number("score", text["score"], line, problems)
+    often = [_number(key, text[key], line, problems) for key in ("freq_a", "freq_b")]
+    problems += [f"line {line}: a frequency of {f:g} cannot be; allowed: 0 or more." for f in often if f and f < 0]
     if len(problems) > before:
         return None
     return Pair(
         id=text["pair_id"] or own_id,
         group=group,
-        a=Word(text["word_a"], text["gloss_a"], text["lang_a"]),
-        b=Word(text["word_b"], text["gloss_b"], text["lang_b"]),
+        a=Word(text["word_a"], text["gloss_a"], text["lang_a"], frequency=often[0]),
+        b=Word(text["word_b"], text["gloss_b"], text["lang_b"], frequency=often[1]),
         concept=text["concept"],
         score=score,
     )
+
+
+def _number(key: str, text: str, line: int, problems: list[str]) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        problems.append(f"line {line}: {key} '{text}' is not a finite number.")
+        return None
+    return value
 
 
 def _text(cell: Any) -> str:
