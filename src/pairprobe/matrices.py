@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.evidence import PartnerTest
-from pairprobe.records import COGNATE, PairSet, PartnerMatrix, Texts, Vectors
+from pairprobe.records import COGNATE, BoolArray, IntArray, PairSet, PartnerMatrix, Texts, Vectors
 from pairprobe.statistics.partners import Pool, design, partner_tests
 
-#: Numbers that all cells take together, depth by depth: a second or two for each similarity. 700 000 cells of a model
-#: of 384 dimensions and 7 depths, 3 000 of one of 8192 and 81.
-WORK = 2_000_000_000
-AT_ONCE = 256_000_000  # bytes of float64 vectors that a similarity is asked to hold for one side of the cells
+#: Numbers that the cells of all similarities take together: a few seconds. With two similarities 186 000 cells of a
+#: model of 384 dimensions and 7 depths, 750 of one of 8192 and 81.
+WORK = 1_000_000_000
+AT_ONCE = 64_000_000  # bytes of float64 vectors that a similarity is asked to hold for one side of the cells
 KEPT = 20_000  # values of a matrix that is small enough to keep
 
 
@@ -33,12 +33,13 @@ def partners(
     cognates = [pairs.pairs[i] for i in chosen]
     a, b = texts.a[chosen], texts.b[chosen]
     depths, _, width = vectors.values.shape
-    plan = design(cognates, a, b, WORK // (depths * width), statistics.seed)
+    plan = design(cognates, a, b, WORK // (depths * width * len(similarities)), statistics.seed)
     kept: list[tuple[Pool, Mapping[str, npt.NDArray[np.float64]]]] = []
     small = len(plan.pools) == 1 and len(plan.pools[0].rows) ** 2 * depths * len(similarities) <= KEPT
 
     def measured(pool: Pool) -> Mapping[str, npt.NDArray[np.float64]]:
-        found = {s.name: _matrix(s, vectors, texts, a[pool.rows], b[pool.rows]) for s in similarities}
+        cells = np.ones_like(pool.candidates) if small else pool.candidates
+        found = {s.name: _matrix(s, vectors, texts, a[pool.rows], b[pool.rows], cells) for s in similarities}
         if small:
             kept.append((pool, found))
         return found
@@ -51,13 +52,14 @@ def partners(
     return tests, PartnerMatrix(rows, vectors.depths, dict(values), pool.candidates)
 
 
-def _matrix(similarity: Any, vectors: Vectors, texts: Texts, a: Any, b: Any) -> npt.NDArray[np.float64]:
-    """float64 [depths, n, n]: texts `a` [n] by texts `b` [n], a part of the cells at a time."""
-    n = len(a)
-    first, second = np.repeat(a, n), np.tile(b, n)
+def _matrix(
+    similarity: Any, vectors: Vectors, texts: Texts, a: IntArray, b: IntArray, cells: BoolArray
+) -> npt.NDArray[np.float64]:
+    """float64 [depths, n, n]: texts `a` [n] by texts `b` [n] where `cells` [n, n] is true, else NaN; in parts."""
+    rows, columns = np.nonzero(cells)
+    found = np.full((len(vectors.depths), *cells.shape), np.nan)
     step = max(1, AT_ONCE // (8 * vectors.values.shape[2]))
-    parts = [
-        similarity.measure(vectors, replace(texts, a=first[i : i + step], b=second[i : i + step])).values
-        for i in range(0, n * n, step)
-    ]
-    return np.concatenate(parts, axis=1).reshape(len(vectors.depths), n, n)
+    for start in range(0, len(rows), step):
+        i, j = rows[start : start + step], columns[start : start + step]
+        found[:, i, j] = similarity.measure(vectors, replace(texts, a=a[i], b=b[j])).values
+    return found

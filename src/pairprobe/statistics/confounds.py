@@ -1,7 +1,7 @@
 """What else could make the difference: Δ with covariates held equal, and what spelling alone can tell.
 
-References: Liang & Zeger (1986) for the cluster-robust covariance; Cameron & Miller (2015) for its small-sample factor
-and t with clusters less one; DeLong et al. (1988) for the variance of AUCs, Obuchowski (1997) for it in clusters.
+References: MacKinnon, Nielsen & Webb (2023) for the cluster-robust error by leaving out one cluster at a time (CV3) and
+t with clusters less one; DeLong et al. (1988) for the variance of AUCs, Obuchowski (1997) for it in clusters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pairprobe.statistics.group_tests import Statistics
 from pairprobe.statistics.units import clusters
 
 Array = npt.NDArray[np.float64]
-FEW_CLUSTERS = 30  # below, a cluster-robust error is too small to give an interval (decision 16)
+FEW_CLUSTERS = 20  # below, nobody vouches for a cluster-robust error (Cameron & Miller 2015; decision 16)
 FEW_OF_GROUP = 5  # clusters that hold pairs of one group; below, its share of the error is not known
 PAIRS_PER_TERM = 2  # Austin & Steyerberg (2015): fewer, and least squares adjusts for noise
 CHEAP = 2_000_000  # pairs × depths up to which Δ is adjusted at every depth
@@ -77,6 +77,7 @@ class _Model:
         self.design: Array = np.stack(self.terms, axis=1)  # [pairs, terms]
         self.clusters = len(np.unique(cluster))
         self.no_estimate, self.no_error = self._limits()
+        self.without: Array | None = None  # [clusters, terms, terms]: inverse of the squares without each cluster
 
     def _why_not(self, covariate: Covariate) -> str:
         """Why a covariate adds nothing to the terms so far, '' where it does."""
@@ -104,9 +105,7 @@ class _Model:
             for name, members in (("cognates", self.cognate), ("controls", ~self.cognate))
         }
         if self.clusters < FEW_CLUSTERS:
-            return "", (
-                f"the {n} pairs form {self.clusters} clusters; with fewer than {FEW_CLUSTERS} its error comes out too small."
-            )
+            return "", (f"the {n} pairs form {self.clusters} clusters; fewer than {FEW_CLUSTERS} give no safe error.")
         few = min(of_group, key=lambda name: of_group[name])
         if of_group[few] < FEW_OF_GROUP:
             return "", (
@@ -124,33 +123,38 @@ class _Model:
             return replace(found, why_not=self.no_estimate)
         if np.ptp(values) <= 1e-12 * np.abs(values).max():
             return replace(found, why_not=f"all {similarity} similarities are equal.")
+        from scipy import stats
         from statsmodels.regression.linear_model import OLS
 
-        model = OLS(values, self.design)
-        plain = model.fit()
+        plain = OLS(values, self.design).fit()
+        estimates = np.asarray(plain.params, dtype=np.float64)
         why = self.no_error
         if np.sqrt(plain.ssr) <= 1e-10 * np.sqrt(np.sum((values - values.mean()) ** 2)):
             why = "the covariates leave nothing unexplained."
         if why:
-            terms = tuple(
-                Coefficient(n, float(e), None, None) for n, e in zip(self.names, plain.params[2:], strict=True)
-            )
-            return replace(found, adjusted=float(plain.params[1]), coefficients=terms, why_not=why)
-        # × G / (G − 1) · (n − 1) / (n − k), and t with G − 1 degrees of freedom
-        by_cluster = {"groups": self.cluster, "use_correction": True, "df_correction": True}
-        robust = plain.get_robustcov_results("cluster", use_t=True, **by_cluster)
-        ends = robust.conf_int(alpha=1 - confidence)
+            terms = tuple(Coefficient(n, float(e), None, None) for n, e in zip(self.names, estimates[2:], strict=True))
+            return replace(found, adjusted=float(estimates[1]), coefficients=terms, why_not=why)
+        errors = self._errors(values, estimates)
+        reach = _t(confidence, self.clusters - 1) * errors
+        ends = [Interval(float(e - r), float(e + r)) for e, r in zip(estimates, reach, strict=True)]
+        p = 2 * stats.t.sf(np.abs(estimates / errors), self.clusters - 1)
         terms = tuple(
-            Coefficient(name, float(robust.params[i]), _interval(*ends[i]), float(robust.pvalues[i]))
-            for i, name in enumerate(self.names, start=2)
+            Coefficient(name, float(estimates[i]), ends[i], float(p[i])) for i, name in enumerate(self.names, start=2)
         )
-        return replace(
-            found,
-            adjusted=float(robust.params[1]),
-            ci=_interval(*ends[1]),
-            p=float(robust.pvalues[1]),
-            coefficients=terms,
-        )
+        return replace(found, adjusted=float(estimates[1]), ci=ends[1], p=float(p[1]), coefficients=terms)
+
+    def _errors(self, values: Array, estimates: Array) -> Array:
+        """float64 [terms]: standard errors by leaving out each cluster in turn, without fitting anew (CV3)."""
+        _, place = np.unique(self.cluster, return_inverse=True)
+        g, k = self.clusters, self.design.shape[1]
+        if self.without is None:
+            squares = np.zeros((g, k, k))
+            np.add.at(squares, place, self.design[:, :, None] * self.design[:, None, :])
+            # a pseudo-inverse, since a cluster may be all there is of a yes-or-no covariate
+            self.without = np.linalg.pinv(squares.sum(axis=0) - squares, hermitian=True)
+        products = np.stack([np.bincount(place, column * values, g) for column in self.design.T], axis=1)
+        left = np.einsum("gij,gj->gi", self.without, products.sum(axis=0) - products)
+        return np.asarray(np.sqrt((g - 1) / g * ((left - estimates) ** 2).sum(axis=0)))
 
 
 # ── spelling alone ───────────────────────────────────────────────────────────────────────────────────────

@@ -166,8 +166,8 @@ def partner_tests(
     words = [_words(pool, _stacked(measured(pool), pool, depths), shuffles) for pool in plan.pools]
     own, others, rank, reciprocal, first = (np.concatenate(parts, axis=1) for parts in zip(*words, strict=True))
     cluster = np.concatenate([c for pool in plan.pools for c in (pool.cluster, pool.cluster)])
-    mrr, mrr_ci = mean_and_interval(reciprocal, cluster, settings, 12)
-    hits, hits_ci = mean_and_interval(first, cluster, settings, 12)
+    both, intervals = mean_and_interval(np.concatenate([reciprocal, first]), cluster, settings, 12)
+    (mrr, hits), (mrr_ci, hits_ci) = np.split(both, 2), (intervals[: len(own)], intervals[len(own) :])
     p, p_greater, p_max_t = shuffles.p_values()
     counts = np.concatenate([n for pool in plan.pools for n in (pool.candidates.sum(1), pool.candidates.sum(0))])
     found: dict[str, PartnerTest] = {}
@@ -357,7 +357,9 @@ def mean_and_interval(
     errors = []
     step = max(1, BLOCK // g)
     for start in range(0, settings.resamples, step):
-        times = rng.multinomial(g, np.full(g, 1 / g), min(step, settings.resamples - start)).astype(np.float64)
+        rows = min(step, settings.resamples - start)
+        drawn = rng.integers(0, g, (rows, g)) + g * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * g).reshape(rows, g).astype(np.float64)
         errors.append(times @ off / (times @ size)[:, None])
     error = np.concatenate(errors)  # [resamples, depths]
     slack = TIE
