@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pairprobe import figures, figures_tokens, kept, provenance
+from pairprobe import beside, figures, figures_tokens, kept, provenance
 from pairprobe.config import Job, flatten
 from pairprobe.evidence import Multiverse
 from pairprobe.figures_multiverse import specification_curve
@@ -114,6 +114,8 @@ def metrics(result: Result, seconds: dict[str, float], peak: int) -> list[Metric
         numbers = {k: v for k, v in asdict(space).items() if k != "depth" and v is not None}
         found += [Metric(f"geometry/{key}", value, space.depth) for key, value in numbers.items()]
     found += [Metric(key, value) for key, value in scalars(result.primary, result.verdict.depth).items()]
+    found += [Metric(name, value, depth) for name, value, depth in beside.curves(result)]
+    found += [Metric(name, value) for name, value in beside.scalars(result).items()]
     found += [Metric(f"time/{phase}", value) for phase, value in seconds.items()]
     if result.usage:
         found += [Metric(f"memory/{key}", value) for key, value in result.usage.peaks.items()]
@@ -209,6 +211,8 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
     if result.evidence.xray is not None:
         _write_table(folder / "tables" / "tokens_by_pair.json", xray_rows(result))
         figures_tokens.token_xray(result.evidence.xray, folder / "figures" / "token_xray.png")
+    for name, rows in beside.tables(result):
+        _write_table(folder / "tables" / f"{name}.json", rows)
     verdict = result.verdict
     figures.draw_all(
         folder / "figures", result.tests, result.similarities, result.pairs, result.texts, result.vectors,

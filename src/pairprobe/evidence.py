@@ -16,11 +16,12 @@ from pairprobe.outcomes import Interval
 class PartnerDepth:
     """Words of the cognate pairs against all their possible partners, at one depth.
 
-    own, others: mean similarity of a word with its own partner, and with the other words' partners; delta their
-    difference. p: two-sided by exchanging partners; p_greater: one-sided, own partners closer; p_max_t: two-sided,
-    corrected for all depths and similarities of the run. rank: mean rank of the own partner among `PartnerTest.
-    candidates` (1 is the closest, ties share their mean rank), both directions together; mrr: mean reciprocal rank;
-    precision_at_1: share of words whose own partner is the closest (of k tied ones it counts 1/k).
+    own, others: mean similarity of a word with its own partner, and with the other words' partners (each word's mean
+    counts once, words of both sides); delta their difference. p: two-sided by exchanging partners; p_greater:
+    one-sided, own partners closer; p_max_t: two-sided, corrected for all depths and similarities of the run. rank: mean
+    rank of the own partner among `PartnerTest.candidates` (1 is the closest, ties share their mean rank), both
+    directions together; mrr: mean reciprocal rank; precision_at_1: share of words whose own partner is the closest (of
+    k tied ones it counts 1/k).
     """
 
     depth: int
@@ -44,13 +45,15 @@ class PartnerDepth:
 class PartnerTest:
     """Each word against its own and the other words' partners, over all depths, for one similarity.
 
-    words: cognate pairs whose words stand in the matrix, each word once; candidates: mean number of partners a word
-    could have. chance_*: what exchanged partners reach on average. scheme: how partners were exchanged, in words; ''
-    where they could not be, and why_no_p says why.
+    words: cognate pairs whose words stand in the matrix; candidates: mean number of partners a word could have, its own
+    among them. chance_*: what a partner drawn from these reaches on average. clusters: groups of pairs that share no
+    word, concept or cognate set, whose partners are exchanged together. scheme: how partners were exchanged, in words;
+    '' where they could not be, and why_no_p says why there is no p.
     """
 
     similarity: str
     words: int
+    clusters: int
     candidates: float
     depths: tuple[PartnerDepth, ...]
     shuffles: int
@@ -101,23 +104,42 @@ class AdjustedDelta:
 
 @dataclass(frozen=True)
 class FormBaseline:
-    """How well spelling alone tells cognates from one control group: AUC of 1 − normalised edit distance."""
+    """How well spelling alone tells cognates from one control group: AUC of 1 − normalised edit distance.
+
+    similarity, depth: the primary ones; model_auc: what they reach on the same pairs; gain_ci: interval of how much
+    farther from one half that is than spelling's, on the model's side of one half; None where it is undefined.
+    """
 
     control: str
     auc: float
     auc_ci: Interval | None
+    similarity: str
+    depth: int
+    model_auc: float
+    gain_ci: Interval | None
+
+    @property
+    def gain(self) -> float:
+        """AUC of the model less that of spelling, in the model's direction: negative where spelling tells more."""
+        return (self.model_auc - self.auc) * (1 if self.model_auc >= 0.5 else -1)
 
 
 @dataclass(frozen=True)
 class ScoreCheck:
-    """Does the similarity follow people's judgement? Spearman's rank correlation with `Pair.score`, at one depth."""
+    """Does the similarity follow people's judgement? Spearman's rank correlation with `Pair.score`, at one depth.
+
+    n: pairs with a score; clusters: how many groups of them share no word, concept or cognate set. rho is None where
+    the scores or the similarities are all equal; p: two-sided by exchanging scores; why_no_p says why there is none.
+    """
 
     similarity: str
     depth: int
     n: int
+    clusters: int
     rho: float | None
     ci: Interval | None
     p: float | None
+    why_no_p: str = ""
 
 
 # ── what the vectors look like ───────────────────────────────────────────────────────────────────────────

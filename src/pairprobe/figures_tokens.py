@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pairprobe.evidence import PairTokens, TokenXRay, WordTokens
-from pairprobe.figures import BLUE, OTHERS, _figure, _missing_glyphs_are_boxes, _palette, _save, _use_fonts
+from pairprobe.figures import BLUE, OTHERS, _missing_glyphs_are_boxes, _palette, _use_fonts, figure, save
 from pairprobe.records import COGNATE
 
 LISTED = 40  # pairs drawn one by one; more are summed up
@@ -45,7 +45,7 @@ def _pairs(found: TokenXRay, file: Path) -> Path:
     for group in groups:  # an empty line between groups
         members = [p for p in found.pairs if p.group == group]
         rows += [*([None] if rows else []), *sorted(members, key=lambda p: -p.similarity)]
-    fig, (left, right) = _figure(1, 2, (11.0, 1.5 + ROW * len(rows)))
+    fig, (left, right) = figure(1, 2, (11.0, 1.5 + ROW * len(rows)))
     right.sharey(left)
     colours = _palette(groups)
     fig.draw_without_rendering()  # so that widths of texts can be measured
@@ -76,7 +76,7 @@ def _pairs(found: TokenXRay, file: Path) -> Path:
     right.set_xlabel(f"{found.similarity} at depth {found.depth}")
     left.set_title("what the model was given: the pieces of both words", loc="left")
     _legend(fig, found)
-    return _save(fig, file)
+    return save(fig, file)
 
 
 def _word(axis: Any, at: float, place: int, word: WordTokens, widths: dict[tuple[str, float], float]) -> float:
@@ -141,7 +141,7 @@ def _legend(fig: Any, found: TokenXRay) -> None:
 
 def _summary(found: TokenXRay, file: Path) -> Path:
     groups = _groups(found)
-    fig, (counts, delta, shares) = _figure(1, 3, (13.0, 4.6), width_ratios=(1.15, 1, 1.15))
+    fig, (counts, delta, shares) = figure(1, 3, (13.0, 4.6), width_ratios=(1.15, 1, 1.15))
     colours = _palette(groups)
     styles = ("-", "--", "-.", ":")
     most = max(p.pieces for p in found.pairs)
@@ -159,7 +159,7 @@ def _summary(found: TokenXRay, file: Path) -> Path:
     counts.legend(frameon=False, fontsize=8)
     _by_fragmentation(delta, found)
     _shares(shares, found, groups, colours)
-    return _save(fig, file)
+    return save(fig, file)
 
 
 def _by_fragmentation(axis: Any, found: TokenXRay) -> None:

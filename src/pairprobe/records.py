@@ -33,12 +33,16 @@ def _freeze(*arrays: npt.NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class Word:
-    """One word, its form exactly as its source gives it (no normalisation beyond the source's own)."""
+    """One word, its form exactly as its source gives it (no normalisation beyond the source's own).
+
+    frequency: how often it occurs, in any unit that is the same for all words of the set; None where nobody says.
+    """
 
     form: str
     gloss: str = ""
     lang: str = ""
     concept: str = ""
+    frequency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,11 @@ class PairSet:
                 *(p.id, p.group, p.a.form, p.a.gloss, p.a.lang, p.b.form, p.b.gloss, p.b.lang, p.concept, p.score),
                 *((p.cogset, p.matched) if p.cogset or p.matched else ()),
                 *((p.a.concept, p.b.concept) if p.a.concept or p.b.concept else ()),
+                *(
+                    ("frequency", p.a.frequency, p.b.frequency)
+                    if (p.a.frequency, p.b.frequency) != (None, None)
+                    else ()
+                ),
             ]
             for p in self.pairs
         ]
@@ -271,6 +280,39 @@ class Similarities:
 
     def __post_init__(self) -> None:
         _freeze(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Covariate:
+    """Something that is not ancestry and may make pairs alike. values: float64 [pairs]; binary: 0 is no, 1 is yes.
+
+    missing: why it is not known for all pairs, '' where it is.
+    """
+
+    name: str
+    values: npt.NDArray[np.float64]
+    binary: bool = False
+    missing: str = ""
+
+    def __post_init__(self) -> None:
+        _freeze(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class PartnerMatrix:
+    """Every first word of the cognate pairs against every second one. pairs: the pair of each row and column.
+
+    values: by similarity, float64 [depths, pairs, pairs]; candidates: bool [pairs, pairs], the own partner (the
+    diagonal) and the others it was compared with: of the same languages, and in no way linked to the word.
+    """
+
+    pairs: tuple[Pair, ...]
+    depths: tuple[int, ...]
+    values: dict[str, npt.NDArray[np.float64]]
+    candidates: BoolArray
+
+    def __post_init__(self) -> None:
+        _freeze(self.candidates, *self.values.values())
 
 
 # ── what running takes ───────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text as Styled
 
-from pairprobe import multiverse
+from pairprobe import beside, multiverse
 from pairprobe.errors import PairprobeError
 from pairprobe.geometry import sentence
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
@@ -216,6 +216,8 @@ class Report:
                 f"largest |t| at depth {test.best.depth}: Δ = {signed(test.best.delta)}, {p}. It was found by looking, "
                 "so only the p corrected for all depths counts.",
             )
+        for label, text in beside.lines(result):
+            self.line(label, text)
         if result.evidence.multiverse is not None:
             self.line("multiverse", multiverse.told(result.evidence.multiverse))
         first, *rest = result.verdict.sentences

@@ -15,7 +15,7 @@ from pairprobe.evidence import (
     TokenXRay,
 )
 from pairprobe.outcomes import GroupTest, Verdict
-from pairprobe.records import PairSet, Similarities, Texts, Tokens, Usage, Vectors
+from pairprobe.records import PairSet, PartnerMatrix, Similarities, Texts, Tokens, Usage, Vectors
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Evidence:
 class Result:
     """All that one run found. The first five are None where no model was used.
 
-    tests: by (similarity, control group).
+    tests: by (similarity, control group). matrix: of the partner question, where it is small.
     """
 
     texts: Texts | None
@@ -48,6 +48,7 @@ class Result:
     tests: dict[tuple[str, str], GroupTest]
     verdict: Verdict
     evidence: Evidence = field(default_factory=Evidence)
+    matrix: PartnerMatrix | None = None
 
     @property
     def primary(self) -> GroupTest:

@@ -11,20 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pairprobe import archive, preflight, provenance
+from pairprobe import archive, beside, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
-from pairprobe.geometry import flagged, geometry
+from pairprobe.further import questions
 from pairprobe.kept import Kept
 from pairprobe.multiverse import ways
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
 from pairprobe.report import Report
-from pairprobe.result import Evidence, Result
+from pairprobe.result import Result
 from pairprobe.tokens import examine, leave_out, tokenise
 from pairprobe.tracking import Store, uri_of
 from pairprobe.verdict import verdict
-from pairprobe.xray import xray
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
 
 def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Result:
     """The rooms in order; nothing is written but vectors to `kept`."""
-    pairs, evidence = plan.pairs, Evidence()
+    pairs = plan.pairs
     texts = tokens = findings = vectors = usage = None
     if job.method.uses_model:
         checkpoint: Any = plan.checkpoint
@@ -122,27 +121,22 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     tests = job.statistics.tests(similarities, pairs)
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]
-    if job.multiverse.asked:
-        evidence = replace(
-            evidence, multiverse=several.judge(found, job.similarities, job.statistics, control, primary)
-        )
     chosen = tests[primary.similarity, control]
     said = verdict(chosen, pairs, primary.depth)
-    evidence = Evidence()
-    if vectors is not None and texts is not None and tokens is not None:
-        flags, pooled = flagged(vectors), [job.method.weights(t) > 0 for t in tokens.of]
-        measured = next(s for s in similarities if s.name == primary.similarity)
-        evidence = replace(
-            evidence,
-            geometry=geometry(vectors, texts, job.statistics.seed, pooled, flags),
-            xray=xray(tokens, vectors, pairs, measured, control, said.depth, job.statistics.test, flags),
-        )
+    evidence, matrix = questions(
+        job.statistics, job.method, job.similarities, pairs, texts, tokens, vectors, similarities, said
+    )
+    if job.multiverse.asked:
+        judged = several.judge(found, job.similarities, job.statistics, control, primary)
+        evidence = replace(evidence, multiverse=judged)
+    held = beside.beware(evidence, chosen.at(said.depth), said)
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},
         tests=tests,
-        verdict=replace(said, beware=said.beware + (findings.beware if findings else ())),
+        verdict=replace(said, beware=said.beware + held + (findings.beware if findings else ())),
         evidence=evidence,
+        matrix=matrix,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ COLUMNS = Columns(
     ("word_a", "word_b", "group"),
     (
         "pair_id", "gloss_a", "gloss_b", "lang_a", "lang_b", "concept", "score", "concept_a", "concept_b", "cogset",
-        "matched",
+        "matched", "freq_a", "freq_b",
     ),
 )  # fmt: skip
 ALLOWED = (COGNATE, *CONTROLS)
@@ -32,10 +32,11 @@ class Table:
 
     path: the file; columns word_a, word_b, group, and optionally pair_id, gloss_a, gloss_b, lang_a, lang_b, concept (of
     both words) or concept_a and concept_b, cogset (cognate set), matched (pair_id of the cognate pair that a control
-    stands beside), score (a person's judgement, a finite number). Other columns are ignored. Text is UTF-8 and used as
-    it stands: no Unicode normalisation, only surrounding white space goes. Pairs without a pair_id are numbered in
-    order. name: null takes the file's stem. citation: whom to cite for it. reference: a table of further words, in no
-    pair, for similarities that need a vocabulary: columns word, and optionally gloss, lang, concept.
+    stands beside), score (a person's judgement, a finite number), freq_a, freq_b (how often each word occurs, in one
+    unit for all). Other columns are ignored. Text is UTF-8 and used as it stands: no Unicode normalisation, only
+    surrounding white space goes. Pairs without a pair_id are numbered in order. name: null takes the file's stem.
+    citation: whom to cite for it. reference: a table of further words, in no pair, for similarities that need a
+    vocabulary: columns word, and optionally gloss, lang, concept.
 
     Groups and scores go together: a score says how alike people find two words, and is compared with the similarities
     of all pairs that have one, whatever their group. Groups are needed nevertheless: scores alone answer no question
@@ -127,23 +128,31 @@ def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) ->
         problems.append(
             f"line {line}: unknown group '{group}'; allowed: {', '.join(ALLOWED)}." + nearest(group, ALLOWED)
         )
-    score = None
-    if of["score"]:
-        try:
-            score = float(of["score"])
-        except ValueError:
-            score = math.nan
-        if not math.isfinite(score):
-            problems.append(f"line {line}: score '{of['score']}' is not a finite number.")
+    score = _number("score", of["score"], line, problems)
+    often = [_number(key, of[key], line, problems) for key in ("freq_a", "freq_b")]
+    problems += [f"line {line}: a frequency of {f:g} cannot be; allowed: 0 or more." for f in often if f and f < 0]
     if len(problems) > before:
         return None
     return Pair(
         id=of["pair_id"] or own_id,
         group=group,
-        a=Word(of["word_a"], of["gloss_a"], of["lang_a"], of["concept_a"]),
-        b=Word(of["word_b"], of["gloss_b"], of["lang_b"], of["concept_b"]),
+        a=Word(of["word_a"], of["gloss_a"], of["lang_a"], of["concept_a"], often[0]),
+        b=Word(of["word_b"], of["gloss_b"], of["lang_b"], of["concept_b"], often[1]),
         concept=of["concept"],
         score=score,
         cogset=of["cogset"],
         matched=of["matched"],
     )
+
+
+def _number(key: str, cell: str, line: int, problems: list[str]) -> float | None:
+    if not cell:
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        problems.append(f"line {line}: {key} '{cell}' is not a finite number.")
+        return None
+    return value
