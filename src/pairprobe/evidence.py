@@ -236,3 +236,25 @@ class Multiverse:
     agree: float | None
     relabellings: int
     scheme: str
+
+
+# ── the same pairs, measured in two ways ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class DeltaOfDeltas:
+    """ΔΔ: how far Δ changes from a first way of measuring the same pairs to a second.
+
+    estimate: second − first. ci: paired, with linked pairs left out together (statistics.paired); None where it is
+    undefined, and why_no_ci says why. clusters: groups of pairs that share no word, concept or cognate set.
+    """
+
+    estimate: float
+    ci: Interval | None
+    first: float
+    second: float
+    n_cognate: int
+    n_control: int
+    clusters: int
+    confidence: float
+    why_no_ci: str = ""
