@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +13,7 @@ from pairprobe.across.runs import PairKey, Recorded, WordKey
 from pairprobe.errors import StatisticsError
 from pairprobe.evidence import DeltaOfDeltas
 from pairprobe.records import COGNATE, Pair
-from pairprobe.statistics.across import LEAST, Agreement, agreement, debiased_cka, rsa, spearman
+from pairprobe.statistics.across import LEAST, Agreement, Depths, agreement, debiased_cka, rsa, spearman
 from pairprobe.statistics.paired import delta_of_deltas
 
 HIDDEN = ("tracking.uri", "experiment.question")  # say nothing that other keys do not
@@ -31,7 +31,7 @@ class Differing:
 
 @dataclass(frozen=True)
 class Together:
-    """Do two runs' similarities rise and fall together? Spearman's rho over shared pairs; None: too few, or constant."""
+    """Do two runs' similarities rise and fall together? rho: Spearman's, over shared pairs; None: too few, constant."""
 
     group: str
     pairs: int
@@ -105,15 +105,11 @@ def compare(runs: Sequence[Recorded], most_words: int) -> Comparison:
     shared = [key for key in runs[0].values if all(key in r.values for r in runs)]
     seen = tuple(PairSeen(runs[0].by_key[key], tuple(r.values[key] for r in runs)) for key in shared)
     words, why_no_words = _words(runs, most_words)
+    values = [[r.values[key] for key in shared] for r in runs]
     return Comparison(
-        tuple(runs),
-        differing(runs),
-        tuple(_changed(runs, 0, k) for k in range(1, len(runs))),
-        _together(runs, shared),
-        _matrix(len(runs), lambda i, j: spearman([runs[i].values[k] for k in shared], [runs[j].values[k] for k in shared])),
-        seen,
-        words,
-        why_no_words,
+        tuple(runs), differing(runs), tuple(_changed(runs, 0, k) for k in range(1, len(runs))),
+        _together(runs, shared), _matrix(len(runs), lambda i, j: spearman(values[i], values[j])), seen,
+        words, why_no_words,
     )  # fmt: skip
 
 
@@ -128,9 +124,10 @@ def differing(runs: Sequence[Recorded]) -> tuple[Differing, ...]:
 def _changed(runs: Sequence[Recorded], first: int, second: int) -> Changed:
     """ΔΔ, where both Δ measure the same thing."""
     a, b = runs[first], runs[second]
-    for what, of in (("primary similarities", lambda r: r.similarity), ("control groups", lambda r: r.control)):
-        if of(a) != of(b):
-            return Changed(first, second, None, f"the {what} differ ({of(a)}, {of(b)})")
+    same = {"primary similarities": (a.similarity, b.similarity), "control groups": (a.control, b.control)}
+    for what, (one, other) in same.items():
+        if one != other:
+            return Changed(first, second, None, f"the {what} differ ({one}, {other})")
 
     def used(run: Recorded) -> set[PairKey]:
         return {key for key in run.values if key[0] in (COGNATE, a.control)}
@@ -143,10 +140,10 @@ def _changed(runs: Sequence[Recorded], first: int, second: int) -> Changed:
             f"{len(theirs - mine)} in run {second + 1} alone",
         )  # fmt: skip
     try:
-        values = [[r.values[key] for key in a.values if key in mine] for r in (a, b)]
-        pairs = [p for p, key in zip(a.pair_set.pairs, a.values, strict=True) if key in mine]
-        named = type(a.pair_set)(a.pair_set.name, tuple(pairs), a.pair_set.source)
-        return Changed(first, second, delta_of_deltas(*values, named, a.control, a.confidence))
+        keys = [key for key in a.values if key in mine]
+        pairs = replace(a.pair_set, pairs=tuple(a.by_key[key] for key in keys))
+        before, after = ([r.values[key] for key in keys] for r in (a, b))
+        return Changed(first, second, delta_of_deltas(before, after, pairs, a.control, a.confidence))
     except StatisticsError as error:
         return Changed(first, second, None, error.problems[0])
 
@@ -183,13 +180,13 @@ def _words(runs: Sequence[Recorded], most: int) -> tuple[Words | None, str]:
     if len(having) == 2:
         primary = agreement(at[0], at[1], [lang for _, lang in used], lead.confidence, lead.seed)
         cka_by_depth, rsa_by_depth = debiased_cka(*states), rsa(*states)
-    alike = [
-        _matrix(len(at), lambda i, j, way=way: _number(way([at[i]], [at[j]])[0, 0]))  # type: ignore[misc]
-        for way in (debiased_cka, rsa)
-    ]
+
+    def alike(way: Callable[[Depths, Depths], Array]) -> Array:
+        return _matrix(len(at), lambda i, j: _number(way([at[i]], [at[j]])[0, 0]))
+
     return Words(
         tuple(having), len(shared), tuple(len(v.rows) for v in vectors), len(used),
-        tuple(v.depths[p] for v, p in zip(vectors, places, strict=True)), alike[0], alike[1], primary,
+        tuple(v.depths[p] for v, p in zip(vectors, places, strict=True)), alike(debiased_cka), alike(rsa), primary,
         tuple(v.depths for v in vectors), cka_by_depth, rsa_by_depth,
         len({(v.depths, v.width) for v in vectors}) == 1,
     ), ""  # fmt: skip
@@ -199,9 +196,8 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _matrix(n: int, of: object) -> Array:
+def _matrix(n: int, of: Callable[[int, int], float | None]) -> Array:
     """float64 [n, n], symmetric, NaN where undefined; its diagonal is 1 where a run can be compared with itself."""
-    assert callable(of)
     found = np.full((n, n), np.nan)
     for i, j in [*combinations(range(n), 2), *((i, i) for i in range(n))]:
         value = of(i, j)

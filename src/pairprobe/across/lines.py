@@ -99,7 +99,8 @@ def _delta_of_deltas(changed: Changed) -> str:
     said = ""
     if d.ci is not None:
         said = "; it holds 0: no change shown" if 0.0 in d.ci else "; Δ differs between the two"
-    return f"{signed(d.estimate)}, run {changed.second + 1} less run {changed.first + 1}, paired, {interval}{said} · {pairs}"
+    which = f"run {changed.second + 1} less run {changed.first + 1}"
+    return f"{signed(d.estimate)}, {which}, paired, {interval}{said} · {pairs}"
 
 
 def _beware(found: Comparison, report: Report) -> None:
@@ -107,9 +108,8 @@ def _beware(found: Comparison, report: Report) -> None:
     said = []
     if len({r.tags.get("pairs_sha256") for r in runs}) > 1:
         said.append("the pair sets differ: their Δ do not measure the same thing")
-    for what, of in (("similarities", lambda r: r.similarity), ("control groups", lambda r: r.control)):
-        if len({of(r) for r in runs}) > 1:
-            said.append(f"the primary {what} differ: {', '.join(sorted({of(r) for r in runs}))}")
+    primary = {"similarities": {r.similarity for r in runs}, "control groups": {r.control for r in runs}}
+    said += [f"the primary {what} differ: {', '.join(sorted(of))}" for what, of in primary.items() if len(of) > 1]
     for i, text in enumerate(said):
         report.line("beware" if i == 0 else "", text, style="bold yellow", always=True)
 
@@ -159,8 +159,8 @@ def _words(found: Comparison, report: Report) -> None:
         return
     exchange = ""
     if a.rsa_p is not None:
-        exchange = f", p {p_text(a.rsa_p)} ({a.exchanges} exchanges of words within their language)"
-    report.line("", f"CKA {_rho(a.cka)}{_within(a.cka_ci)}  debiased; 1: the same but for turning and scale, 0: unrelated",
+        exchange = f", p {p_text(a.rsa_p)} (words exchanged within languages)"
+    report.line("", f"CKA {_rho(a.cka)}{_within(a.cka_ci)}  debiased; 0: unrelated, 1: the same, turned or scaled",
                 always=True)  # fmt: skip
     report.line("", f"RSA {_rho(a.rsa)}{_within(a.rsa_ci)}  Spearman of cosine distances{exchange}", always=True)
     _depth_by_depth(words, report)
@@ -174,8 +174,8 @@ def _depth_by_depth(words: Words, report: Report) -> None:
         return
     i, j = np.unravel_index(int(np.nanargmax(values)), values.shape)
     at = f"depths {words.all_depths[0][i]} and {words.all_depths[1][j]}"
-    text = f"over all depths CKA lies between {signed(float(np.nanmin(values)), 2)} and {signed(float(np.nanmax(values)), 2)}"
-    report.line("", f"{text}, largest at {at} (found by looking)", always=True)
+    least, most = (signed(float(of(values)), 2) for of in (np.nanmin, np.nanmax))
+    report.line("", f"over all depths CKA is {least} to {most}, largest at {at} (found by looking)", always=True)
     if words.same_depths and len(words.all_depths[0]) > 1:
         same = np.diagonal(values)
         k = int(np.nanargmin(same)) if np.isfinite(same).any() else 0
@@ -230,7 +230,7 @@ def _p(p: float | None) -> str:
 
 
 def _cut(value: str) -> str:
-    return value if len(value) <= 32 else f"{value[:12]}…{value[-18:]}"
+    return value if len(value) <= 24 else f"{value[:12]}…{value[-11:]}"
 
 
 def _numbers(places: Sequence[int]) -> str:
@@ -241,7 +241,7 @@ def _numbers(places: Sequence[int]) -> str:
             parts[-1].append(n)
         else:
             parts.append([n])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" if len(p) > 2 else f"{p[0]}, {p[1]}" for p in parts)
+    return ", ".join(f"{p[0]}–{p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts)
 
 
 def _cells(values: Sequence[str], taken: int) -> str:

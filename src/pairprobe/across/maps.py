@@ -31,7 +31,8 @@ def by_depth(words: Words, names: Sequence[str], file: Path) -> Path:
     assert words.rsa_by_depth is not None
     first, second = words.all_depths
     curve = words.same_depths and len(first) > 1
-    fig, axes = figures._figure(1, 3 if curve else 2, (4.6 * (3 if curve else 2), 4.4))
+    panes = 3 if curve else 2
+    fig, axes = figures._figure(1, panes, (4.6 * panes, 2.2 + min(2.4, 0.5 * len(first))))
     panels = (("debiased CKA", words.cka_by_depth), ("RSA (Spearman)", words.rsa_by_depth))
     for axis, (title, values) in zip(axes, panels, strict=False):
         _map(fig, axis, values, title)
@@ -41,12 +42,13 @@ def by_depth(words: Words, names: Sequence[str], file: Path) -> Path:
         axis.set_xlabel(f"depth of {_short(names[1])}")
         axis.set_ylabel(f"depth of {_short(names[0])}")
         place = (second.index(words.depths[1]), first.index(words.depths[0]))
-        axis.plot(*place, "s", markersize=13, markerfacecolor="none", markeredgecolor=figures.OTHERS[0],
+        axis.plot(*place, "s", markersize=19, markerfacecolor="none", markeredgecolor=figures.OTHERS[0],
                   markeredgewidth=2, label="primary depths")  # fmt: skip
     axes[0].legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize=9)
     if curve:
         axis = axes[2]
-        for (title, values), style, colour in zip(panels, ("o-", "s--"), (figures.BLUE, figures.OTHERS[0]), strict=True):
+        styles = (("o-", figures.BLUE), ("s--", figures.OTHERS[0]))
+        for (title, values), (style, colour) in zip(panels, styles, strict=True):
             axis.plot(first, np.diagonal(values), style, color=colour, markersize=4, label=title)
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_ylim(min(-0.05, *(float(np.nanmin(np.diagonal(v), initial=0.0)) for _, v in panels)), 1.05)

@@ -62,7 +62,7 @@ class WordVectors:
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """One finished run. values: similarity of the primary outcome by pair; pair_set: its pairs in the order of `values`.
+    """One finished run. values: similarity of the primary outcome by pair; pair_set: its pairs in the same order.
 
     depth: of the primary outcome. missing: what this run does not hold, one sentence each.
     """
@@ -131,8 +131,8 @@ def read(store: Store, run: Any) -> Recorded:
     kind = str(chosen.get("similarity") or params.get("experiment.primary.similarity"))
     kind = kind if kind in kinds else kinds[0]
     depth = int(metrics["primary_depth"])
-    pairs, values = _pairs(store, run_id, [r for r in rows if r["similarity_kind"] == kind and int(r["depth"]) == depth],
-                           missing)  # fmt: skip
+    primary = [r for r in rows if r["similarity_kind"] == kind and int(r["depth"]) == depth]
+    pairs, values = _pairs(store, run_id, primary, missing)
     groups = [p.group for p in pairs if p.group != COGNATE]
     named = chosen.get("control") or params.get("experiment.primary.control")
     control = str(named) if named in groups else (groups or ["control"])[0]
@@ -236,7 +236,7 @@ def of_sweep(store: Store, beginning: str) -> tuple[str, list[Any]]:
 
 
 def labels(runs: Sequence[Recorded]) -> list[str]:
-    """Names that tell the runs apart: with what was swept, and else the beginning of their ids, where they are equal."""
+    """Names that tell the runs apart: where equal, with what was swept, and else the beginning of their ids."""
 
     def apart(names: list[str], more: list[str]) -> list[str]:
         times = Counter(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from pairprobe.records import COGNATE
 
 #: Settings that the table's own columns show, or that change no number.
 SHOWN = ("model.", "execution.weights", "experiment.", "tracking.", "version/", "method.name", "pairs.name")
-CHOICES = (".name", ".pattern")  # a group's own name says more than its many settings
+#: Between overrides; their values may hold spaces.
+KEY = re.compile(r" (?=[\w.@/]+=)")
+LONGEST = 40  # of a setting's value
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,26 @@ def _size(run: Recorded, group: str) -> int:
 
 def _settings(runs: Sequence[Recorded]) -> list[str]:
     """What was swept, less what the columns show; else the names of groups that differ."""
-    swept = [[w for w in r.swept.split() if not w.startswith(("model=", "method=", "pairs=", "execution.weights="))]
-             for r in runs]  # fmt: skip
+    swept = [
+        [w for w in KEY.split(r.swept) if not w.startswith(("model=", "method=", "pairs=", "execution.weights="))]
+        for r in runs
+    ]
     if all(r.swept for r in runs):
         return [" ".join(words) for words in swept]
     found = [d for d in differing(runs) if "." in d.key and not d.key.startswith(SHOWN)]
     named = {d.key.split(".")[0] for d in found if d.key.endswith(".name")}
     kept = [d for d in found if d.key.endswith(".name") or d.key.split(".")[0] not in named]
-    kept = [d for d in kept if not d.key.startswith(("similarity.", "statistics.")) and max(map(len, d.values)) <= 40]
+    kept = [d for d in kept if not d.key.startswith(("similarity.", "statistics.")) and "(absent)" not in d.values]
     return [
-        " ".join(f"{d.key.removesuffix('.name')}={d.values[i]}" for d in kept if d.values[i] != "(absent)")
-        for i in range(len(runs))
+        " ".join(f"{d.key.removesuffix('.name')}={_shortened(d.values[i])}" for d in kept) for i in range(len(runs))
     ]
 
 
-# ── cells ────────────────────────────────────────────────────────────────────────────────────────────────
+def _shortened(value: str) -> str:
+    return value if len(value) <= LONGEST else f"…{value[1 - LONGEST :]}"
 
-Escape = Callable[[str], str]
+
+# ── cells ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _header(rows: Sequence[Row]) -> list[str]:
@@ -102,7 +108,7 @@ def _cells(row: Row) -> list[tuple[str, bool]]:
     def p(value: float | None) -> tuple[str, bool]:
         return (p_text(value).removeprefix("= "), True) if value is not None else ("–", False)
 
-    interval = (f"{str(row.interval)}", True) if row.interval else ("–", False)
+    interval = (str(row.interval), True) if row.interval else ("–", False)
     auc = (f"{row.auc:.2f}", True) if row.auc is not None else ("–", False)
     return [
         (row.model, False), (row.weights or "–", False), (row.method, False), (row.setting, False),
@@ -219,7 +225,7 @@ def check(file: Path) -> None:
     """
     if file.suffix.lower() not in FORMATS:
         raise ConfigError(
-            f"--table is {file}; its ending says the format, and '{file.suffix}' is none. Allowed: {', '.join(FORMATS)}.",
+            f"--table is {file}; its ending says the format. Allowed: {', '.join(FORMATS)}.",
             f"For example: --table {file.with_suffix('.tex').name}",
         )
     if file.is_dir():

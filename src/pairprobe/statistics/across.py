@@ -39,8 +39,8 @@ class Agreement:
     """Two runs' vectors of the same words, each at one depth. None marks what is undefined.
 
     cka: debiased linear CKA, −1 to 1, near 0 for unrelated vectors of any width. rsa: Spearman's rank correlation of
-    all cosine distances between words. cka_ci, rsa_ci: intervals over words (jackknife of Fisher's z). rsa_p: one-sided,
-    how often words exchanged within their language give an RSA at least as large; `exchanges` were compared.
+    all cosine distances between words. cka_ci, rsa_ci: intervals over words (jackknife of Fisher's z). rsa_p: how often
+    words exchanged within their language give an RSA at least as large, one-sided; `exchanges` were compared.
     """
 
     words: int
@@ -241,7 +241,9 @@ def _jackknife(
     return found
 
 
-def _exchanged(mine: Array | None, theirs: Array | None, languages: Sequence[str], seed: int) -> tuple[float | None, int]:
+def _exchanged(
+    mine: Array | None, theirs: Array | None, languages: Sequence[str], seed: int
+) -> tuple[float | None, int]:
     """(one-sided p of RSA, exchanges compared); None where words cannot be exchanged within languages."""
     n = len(languages)
     if mine is None or theirs is None:
