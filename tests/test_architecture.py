@@ -95,6 +95,9 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("figures", {"records", "outcomes", "evidence", "errors"}),
         ("figures_multiverse", {"figures", "outcomes", "evidence"}),
         ("multiverse", {"records", "errors", "outcomes", "evidence", "pairs", "tokens", "methods"}),
+        ("across.runs", {"records", "outcomes", "errors", "tracking"}),
+        ("across.comparison", {"records", "outcomes", "evidence", "errors", "statistics", "across"}),
+        ("across.table", {"records", "outcomes", "errors", "disk", "across"}),
         ("provenance", {"records", "errors", ""}),  # "": the package's own version
     ],
 )

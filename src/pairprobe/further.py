@@ -1,7 +1,7 @@
 """The further questions of a run, asked once Δ is tested.
 
-Partners, confounds, spelling alone, people's scores; what the space of vectors is like, and what the model was given for
-each pair.
+Partners, confounds, spelling alone, people's scores; what the space of vectors is like, and what the model was given
+for each pair.
 """
 
 from __future__ import annotations

@@ -266,16 +266,18 @@ class Report:
                 f"p {p_text(at.equivalence_p)} (equivalence)",
             )
 
-    def sweep(self, finished: list[Any], failed: int) -> None:
-        """One line per run of a sweep, once all are done."""
+    def sweep(self, finished: list[tuple[Any, str]], failed: int, sweep_id: str) -> None:
+        """One line per run of a sweep, once all are done: what was swept, and what came out."""
         self.line("", "")
-        for i, run in enumerate(finished):
+        for i, (run, swept) in enumerate(finished):
             result = run.result
             short = _short(result.primary.at(result.verdict.depth))
             head = f"{len(finished)} runs" if i == 0 else ""
-            self.line(head, f"{run.run_id[:8]} {run.name}: {short}: {result.verdict.answer}", always=True)
+            self.line(head, f"{run.run_id[:8]} {swept or run.name}: {short}: {result.verdict.answer}", always=True)
         if failed:
             self.line("failed", f"{failed} runs; each is told above and marked FAILED", style="bold red", always=True)
+        if sweep_id and len(finished) > 1:
+            self.line("compare", f"python run.py compare --sweep {sweep_id}", always=True)
 
     def recorded(self, record: Any, store: Any) -> None:
         """Where the run is, and how to look at it."""

@@ -36,10 +36,12 @@ class Finished:
     result: Result
 
 
-def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None, anew: bool = False) -> Finished:
+def run(
+    job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None, anew: bool = False, name: str = ""
+) -> Finished:
     """Check, measure, record. Files are made in `folder` first, so that a failing store loses nothing.
 
-    anew: compute everything, even what earlier runs have kept.
+    anew: compute everything, even what earlier runs have kept. name: of the run, else the job's own.
 
     Raises:
         PairprobeError: any of its kinds; once the run exists in MLflow it is marked FAILED, or KILLED when
@@ -61,7 +63,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
     code = provenance.git(repository())
     params = archive.params(job)
     tags = {**archive.tags(job, plan, code), **(tags or {})}
-    with store.start(job.tracking.experiment, job.name, params, tags) as record:
+    with store.start(job.tracking.experiment, name or job.name, params, tags) as record:
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
@@ -79,7 +81,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
     shutil.rmtree(files, ignore_errors=True)
     show.result(result)
     show.recorded(record, store)
-    return Finished(record.run_id, record.experiment_id, job.name, result)
+    return Finished(record.run_id, record.experiment_id, record.name, result)
 
 
 def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Result:

@@ -227,7 +227,7 @@ class Store:
                 raise StoreError(
                     f"no run {run_id} in {without_password(self.uri)}.", "python run.py ui shows the runs."
                 ) from None
-        found = [r for r in self._all_runs() if run_id and r.info.run_id.startswith(run_id)]
+        found = [r for r in self.runs() if run_id and r.info.run_id.startswith(run_id)]
         if len(found) == 1:
             return found[0]
         many = f"{len(found)} runs begin with" if found else "no run begins with"
@@ -237,9 +237,9 @@ class Store:
         )
 
     def count_runs(self) -> int:
-        return len(self._all_runs())
+        return len(self.runs())
 
-    def _all_runs(self) -> list[Any]:
+    def runs(self) -> list[Any]:
         def ask() -> list[Any]:
             ids = [e.experiment_id for e in self.client.search_experiments()]
             found: list[Any] = []
@@ -255,8 +255,15 @@ class Store:
         return found
 
     def artifact(self, run_id: str, path: str) -> Path:
-        """A local copy of one artifact. Raises StoreError where the run has none."""
+        """One artifact's own file where it lies on this machine, else a local copy: read it only.
+
+        Raises StoreError where the run has none.
+        """
         try:
+            where = str(self.client.get_run(run_id).info.artifact_uri)
+            file = Path(unquote(where.removeprefix("file://"))) / path  # MLflow would copy it, gigabytes of vectors too
+            if where.startswith("file:///") and file.exists():
+                return file
             return Path(self.client.download_artifacts(run_id, path))
         except Exception as error:
             raise _store_error(f"run {run_id} has no {path}", error) from error

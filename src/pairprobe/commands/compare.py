@@ -1,33 +1,91 @@
-"""python run.py compare RUN_ID RUN_ID …: what was set differently, and what came out."""
+"""python run.py compare RUN_ID RUN_ID … | --sweep ID: what was set differently, what came out, and how alike the
+runs see the same words and pairs."""
 
 from __future__ import annotations
 
 import argparse
-import os
+from pathlib import Path
 from typing import Any
 
-from pairprobe import figures
+from pairprobe import disk, figures
+from pairprobe.across import comparison, lines, maps, table
+from pairprobe.across.runs import Recorded, labels, of_sweep, read
 from pairprobe.config import home
 from pairprobe.errors import ConfigError, StoreError
-from pairprobe.outcomes import Interval, p_text, signed
-from pairprobe.report import LABEL, WIDTH, Report, program
+from pairprobe.report import Report, program
+from pairprobe.statistics.across import LEAST
 from pairprobe.tracking import Store, uri_of
 
-PAIRS_SHOWN = 12
-HIDDEN = ("tracking.uri", "experiment.question")  # say nothing that other keys do not
+WORDS = 500  # that CKA and RSA use: their time grows with the square
 
 
 def main(words: list[str]) -> int:
-    """Exit code 0; 2 where a run cannot be read."""
-    parser = argparse.ArgumentParser(
-        f"{program()} compare", description="What differs between runs: settings, Δ, g, p, and every pair."
-    )
-    parser.add_argument("run_id", nargs="+", help="two runs or more, or enough of the beginning of their ids")
-    parser.add_argument("--tracking-uri", help="the store they are in (else MLFLOW_TRACKING_URI, else mlflow.db)")
-    args = parser.parse_args(words)
-    if len(args.run_id) < 2:
-        raise ConfigError("compare was given one run; it needs two or more.", "python run.py ui shows the runs.")
+    """Exit code 0; 2 where a run cannot be read, or a table not be written."""
+    args = _parsed(words)
+    if args.table is not None:
+        table.check(args.table)
     store = Store(uri_of(args.tracking_uri, home()), home())
+    show = Report()
+    runs = [read(store, run) for run in _chosen(store, args, show)]
+    found = comparison.compare(runs, args.words)
+    names = labels(runs)
+    lines.show(found, names, show)
+    for i, file in enumerate(_draw(found, names)):
+        show.line("figures" if i == 0 else "", str(file), always=True)
+    if args.table is not None:
+        table.write(runs, args.table)
+        show.line("table", f"{args.table} · {len(runs)} rows", always=True)
+    return 0
+
+
+def _parsed(words: list[str]) -> Any:
+    parser = argparse.ArgumentParser(
+        f"{program()} compare",
+        description="What differs between runs: settings, Δ and how far it changed, every pair, and how alike the "
+        "runs' vectors see the same words (debiased CKA, RSA).",
+    )
+    parser.add_argument("run_id", nargs="*", help="two runs or more, or enough of the beginning of their ids")
+    parser.add_argument("--sweep", metavar="ID", help="all finished runs of a sweep, or the beginning of its sweep_id")
+    parser.add_argument(
+        "--table", metavar="FILE", type=Path, help=f"one row per run for a paper; ends in {', '.join(table.FORMATS)}"
+    )
+    parser.add_argument(
+        "--words", metavar="N", type=int, default=WORDS,
+        help=f"most shared words that CKA and RSA use, drawn at random where there are more ({WORDS})",
+    )  # fmt: skip
+    parser.add_argument("--tracking-uri", help="the store they are in (else MLFLOW_TRACKING_URI, else mlflow.db)")
+    args = parser.parse_intermixed_args(words)
+    if args.sweep is not None and args.run_id:
+        raise ConfigError("compare was given runs and --sweep; they do not go together.", "Give one of them.")
+    if args.sweep is None and len(args.run_id) < 2:
+        raise ConfigError(
+            f"compare was given {'one run' if args.run_id else 'no run'}; it needs two or more, or --sweep ID.",
+            "python run.py ui shows the runs.",
+        )
+    if args.words < LEAST:
+        raise ConfigError(f"--words is {args.words}; allowed: {LEAST} or more.")
+    return args
+
+
+def _chosen(store: Store, args: Any, show: Report) -> list[Any]:
+    """The runs as MLflow has them, all finished.
+
+    Raises:
+        StoreError: a run is not there or not finished, one is named twice, or a sweep holds fewer than two.
+    """
+    if args.sweep is not None:
+        sweep, runs = of_sweep(store, args.sweep)
+        finished = [r for r in runs if r.info.status == "FINISHED"]
+        left_out = [f"{r.info.run_id[:8]} {r.info.status}" for r in runs if r.info.status != "FINISHED"]
+        if len(finished) < 2:
+            raise StoreError(
+                f"sweep {sweep} has {len(finished)} finished of {len(runs)} runs; comparing needs two.",
+                "python run.py ui shows the runs.",
+            )
+        show.line("sweep", f"{sweep} · {len(finished)} of {len(runs)} runs finished", always=True)
+        if left_out:
+            show.line("", f"left out: {', '.join(left_out)}", always=True)
+        return finished
     runs = [store.find(run_id) for run_id in args.run_id]
     unfinished = [r for r in runs if r.info.status != "FINISHED"]
     if unfinished:
@@ -35,132 +93,46 @@ def main(words: list[str]) -> int:
             [f"run {r.info.run_id} is {r.info.status}; it has no result to compare." for r in unfinished],
             "python run.py ui shows the runs.",
         )
-    _print(store, runs, Report())
-    return 0
+    ids = [r.info.run_id for r in runs]
+    twice = [i for i in dict.fromkeys(ids) if ids.count(i) > 1]
+    if twice:
+        raise ConfigError(f"run {twice[0]} was given {ids.count(twice[0])} times; a run is like itself.")
+    return runs
 
 
-def _print(store: Store, runs: list[Any], show: Report) -> None:
-    groups: dict[str, str] = {}
-    primaries = [_primary_similarities(store, r, groups) for r in runs]  # first: what cannot be read is told at once
-    names = _labels(runs)
-    for number, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
-        show.line("runs" if number == 1 else "", f"{number}  {name} · {run.info.run_id}", always=True)
-    differing = [
-        (key, [r.data.params.get(key, "(absent)") for r in runs])
-        for key in sorted({k for r in runs for k in r.data.params if not k.endswith("_target_")} - {*HIDDEN})
-    ]
-    differing = [(key, values) for key, values in differing if len(set(values)) > 1]
-    differing += [
-        (key, values)
-        for key in ("pairs_sha256", "checkpoint", "git_commit", "device")
-        if len(set(values := [r.data.tags.get(key, "none") for r in runs])) > 1
-    ]
-    if not differing:
-        show.line("differs", "nothing that was recorded: the same settings, versions, data and weights", always=True)
-    width = max([len(key) for key, _ in differing], default=0) + 2
-    for i, (key, values) in enumerate(differing):
-        show.line("differs" if i == 0 else "", key.ljust(width) + _cells(values, width), always=True)
+def _draw(found: comparison.Comparison, names: list[str]) -> list[Path]:
+    """Δ and pairs of all runs, and how alike they see words, under mlruns/compare/.
 
-    show.line("", "", always=True)
-    width = max(width, 12)
-    for key, values in _outcomes(runs).items():
-        show.line("outcome" if key == "Δ" else "", key.ljust(width) + _cells(values, width), always=True)
-    if len({r.data.tags.get("pairs_sha256") for r in runs}) > 1:
-        show.line(
-            "beware",
-            "the pair sets differ: their Δ do not measure the same thing",
-            style="bold yellow",
-            always=True,
-        )
-    kinds = {p[0] for p in primaries}
-    if len(kinds) > 1:
-        show.line(
-            "beware",
-            f"the primary similarities differ: {', '.join(sorted(kinds))}",
-            style="bold yellow",
-            always=True,
-        )
-
-    shared = [pair for pair in primaries[0][2] if all(pair in values for _, _, values in primaries)]
-    spread = sorted(shared, key=lambda pair: -_range([values[pair] for _, _, values in primaries]))
-    show.line("", "", always=True)
-    if shared:
-        show.line(
-            "pairs",
-            f"{len(shared)} shared; the {min(PAIRS_SHOWN, len(shared))} that differ most, each at its run's primary "
-            f"depth ({', '.join(str(depth) for _, depth, _ in primaries)})",
-            always=True,
-        )
-    else:
-        show.line("pairs", "no pair is in all of these runs", always=True)
-    for pair in spread[:PAIRS_SHOWN]:
-        found = [v[pair] for _, _, v in primaries]
-        last = f"   {signed(found[1] - found[0])}" if len(found) == 2 else ""
-        show.line("", pair[:30].ljust(32) + "  ".join(f"{v:7.3f}" for v in found) + last, always=True)
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    runs = found.runs
     folder = home() / "mlruns" / "compare"
+    reason = disk.unwritable(folder)
+    if reason:
+        raise StoreError(
+            f"figures cannot be written to {folder} ({reason}). What is printed above is complete.",
+            "Keep them elsewhere: PAIRPROBE_HOME=/path",
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / ("_".join(r.info.run_id[:8] for r in runs[:6]) + ".png")
-    rows = [
-        {
-            "name": name,
-            "delta": r.data.metrics["delta"],
-            "low": r.data.metrics.get("delta_ci_low"),
-            "high": r.data.metrics.get("delta_ci_high"),
-        }
-        for name, r in zip(names, runs, strict=True)
-    ]
-    per_pair = {name: values for name, (_, _, values) in zip(names, primaries, strict=True)}
-    figures.compare_runs(rows, per_pair, groups, file)
-    show.line("figure", str(file), always=True)
+    stem = "_".join(r.run_id[:8] for r in runs[:6]) + (f"_and_{len(runs) - 6}" if len(runs) > 6 else "")
+    drawn = []
+    defined = [(name, run) for name, run in zip(names, runs, strict=True) if run.number("delta") is not None]
+    if defined:
+        rows = [_row(name, run) for name, run in defined]
+        per_pair = {name: {_id(k): v for k, v in run.values.items()} for name, run in defined}
+        groups = {_id(key): key[0] for run in runs for key in run.values}
+        drawn.append(figures.compare_runs(rows, per_pair, groups, folder / f"{stem}.png"))
+    if found.words is not None:
+        drawn.append(maps.draw(found.words, names, found.rho, folder / f"{stem}_words.png"))
+    return drawn
 
 
-def _labels(runs: list[Any]) -> list[str]:
-    """Run names, told apart by the beginning of their ids where they are equal."""
-    names = [r.info.run_name for r in runs]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{n} {r.info.run_id[:6]}" for n, r in zip(names, runs, strict=True)]
+def _row(name: str, run: Recorded) -> dict[str, Any]:
+    interval = run.interval("delta")
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {"name": name, "delta": run.number("delta"), "low": low, "high": high}
 
 
-def _outcomes(runs: list[Any]) -> dict[str, list[str]]:
-    metrics = [r.data.metrics for r in runs]
-
-    def interval(m: dict[str, float], low: str, high: str) -> str:
-        return str(Interval(m[low], m[high])) if low in m and high in m else "undefined"
-
-    return {
-        "Δ": [signed(m["delta"]) if "delta" in m else "undefined" for m in metrics],
-        "interval": [interval(m, "delta_ci_low", "delta_ci_high") for m in metrics],
-        "g": [signed(m["hedges_g"], 2) if "hedges_g" in m else "undefined" for m in metrics],
-        "g interval": [interval(m, "hedges_g_ci_low", "hedges_g_ci_high") for m in metrics],
-        "p": [p_text(m["p"]).removeprefix("= ") if "p" in m else "none given" for m in metrics],
-        "p max-T": [p_text(m["p_max_t"]).removeprefix("= ") if "p_max_t" in m else "none given" for m in metrics],
-        "verdict": [r.data.tags.get("verdict", "—") for r in runs],
-    }
-
-
-def _primary_similarities(store: Store, run: Any, groups: dict[str, str]) -> tuple[str, int, dict[str, float]]:
-    """(similarity, depth, value by pair id) of the run's primary outcome; adds each pair's group to `groups`."""
-    rows = store.table(run.info.run_id, "tables/similarities.json")
-    groups.update((r["pair_id"], r["group"]) for r in rows)
-    kinds = list(dict.fromkeys(r["similarity_kind"] for r in rows))
-    kind = run.data.params.get("experiment.primary.similarity", kinds[0])
-    kind = kind if kind in kinds else kinds[0]
-    depth = int(run.data.metrics["primary_depth"])
-    return kind, depth, {
-        r["pair_id"]: float(r["similarity"]) for r in rows if r["similarity_kind"] == kind and int(r["depth"]) == depth
-    }  # fmt: skip
-
-
-def _range(values: list[float]) -> float:
-    return max(values) - min(values)
-
-
-def _cells(values: list[str], taken: int) -> str:
-    """The values side by side in what is left of a line; long ones are cut so that their difference shows."""
-    room = max(8, (WIDTH - LABEL - taken) // len(values) - 3)
-    start = 0
-    if len({v[: room - 1] for v in values}) < len(set(values)):
-        start = max(0, len(os.path.commonprefix(values)) - 3)  # noqa: RUF071  characters are meant
-    shown = [("…" if start else "") + v[start:] for v in values]
-    return " │ ".join((v if len(v) <= room else v[: room - 1] + "…").ljust(room) for v in shown).rstrip()
+def _id(key: tuple[str, str, str, int]) -> str:
+    return "\n".join(map(str, key))

@@ -6,6 +6,7 @@ The only file that knows how Hydra composes.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from pairprobe.errors import ConfigError, nearest
 from pairprobe.report import program
 
 CONFIG_NAME = "config"
+#: Between the overrides that `swept` gives; their values may hold spaces.
+OVERRIDE = re.compile(r" (?=[\w.@/]+=)")
+LONGEST = 40  # of a swept value, in names and tags
 
 
 def register() -> None:
@@ -94,6 +98,23 @@ def _split(overrides: list[str]) -> tuple[list[str], list[list[str]], list[str]]
         else:
             rest.append(text)
     return single, axes, rest
+
+
+def swept(overrides: list[str], hydra_config: Any) -> str:
+    """What a job of a sweep has that others have not, as `method=static template=bare`: of its overrides those that
+    were given several values, on the command line or by the sweeper's own params."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = hydra_config.sweeper.get("params") or {}
+    given = [*overrides, *(f"{k}={v}" for k, v in params.items())]
+    keys = {o.get_key_element() for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
+    return " ".join(_brief(text) for text in hydra_config.overrides.task if text.split("=", 1)[0] in keys)
+
+
+def _brief(text: str) -> str:
+    """An override without +, its value's end where it is long, as of a path."""
+    key, _, value = text.lstrip("+").partition("=")
+    return f"{key}={value if len(value) <= LONGEST else '…' + value[1 - LONGEST :]}"
 
 
 def _is_glob(parsed: Any) -> bool:

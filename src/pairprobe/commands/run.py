@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pairprobe.report import Report, for_errors
 
 SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")  # Hydra does one of these
+IN_NAME = ("model=", "method=", "pairs=")  # what a run's plain name says already
 OURS = {  # Hydra's flags that this program does not follow, and what it has in their place
     "config_name": "The configuration is conf/config.yaml; what you set beside it can be an experiment of yours.",
     "config_path": "Groups of yours are added to conf/ with --config-dir FOLDER.",
@@ -27,22 +29,41 @@ OURS = {  # Hydra's flags that this program does not follow, and what it has in 
 }
 
 
+@dataclass
+class Done:
+    """What has become of the jobs. names: plain names of all that could be foreseen; finished: each run and what of
+    its settings was swept, as `method=static template=bare`; jobs: each run beside its job."""
+
+    overrides: list[str]
+    names: list[str] = field(default_factory=list)
+    finished: list[tuple[Any, str]] = field(default_factory=list)
+    jobs: list[tuple[Job, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    sweep_id: str = ""
+
+    def name(self, plain: str, swept: str) -> str:
+        """A run's name: with what was swept where other runs would be called the same."""
+        alone = self.names.count(plain) == 1 < len(self.names)
+        said = [text for text in compose.OVERRIDE.split(swept) if text and not text.startswith(IN_NAME)]
+        return plain if alone or not said else f"{plain} · {' '.join(said)}"
+
+
 def main(words: list[str]) -> int:
     """Exit code: 0 all done, 1 a run failed after it began, 2 nothing was started."""
     args = _parsed(words)
     showing = any(getattr(args, name) for name in SHOWING)
-    failures: list[str] = []
+    done = Done(args.overrides)
     if not (showing and not args.cfg):
         configs = compose.jobs(args.overrides, args.multirun)
         jobs = _build_all(configs)
+        done.names += [job.name for job in jobs]
         if not showing:
             _preflight_all(jobs)
-    finished: list[tuple[Job, Any]] = []
-    _hand_to_hydra(_for_hydra(args), failures, finished)
-    if len(finished) + len(failures) > 1:
-        Report().sweep([run for _, run in finished], len(failures))
-        _compare_precisions(finished)
-    return 1 if failures else 0
+    _hand_to_hydra(_for_hydra(args), done)
+    if len(done.finished) + len(done.failures) > 1:
+        Report().sweep(done.finished, len(done.failures), done.sweep_id)
+        _compare_precisions(done.jobs)
+    return 1 if done.failures else 0
 
 
 def _compare_precisions(finished: list[tuple[Job, Any]]) -> None:
@@ -148,14 +169,14 @@ def _preflight_all(jobs: list[Job]) -> None:
         raise SystemExit(2)
 
 
-def _hand_to_hydra(words: list[str], failures: list[str], finished: list[tuple[Job, Any]]) -> None:
+def _hand_to_hydra(words: list[str], done: Done) -> None:
     """Let Hydra run the task: job folders, sweepers and launchers are its own."""
     import hydra
 
     compose.register()
 
     def task(config: DictConfig) -> str | None:
-        return _task(config, failures, finished)
+        return _task(config, done)
 
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, who say them in our way
@@ -168,7 +189,7 @@ def _hand_to_hydra(words: list[str], failures: list[str], finished: list[tuple[J
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def _task(config: DictConfig, failures: list[str], finished: list[tuple[Job, Any]]) -> str | None:
+def _task(config: DictConfig, done: Done) -> str | None:
     """One job. A failure is told and counted, so that the other jobs of a sweep still run."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -178,23 +199,27 @@ def _task(config: DictConfig, failures: list[str], finished: list[tuple[Job, Any
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     tags: dict[str, Any] = {}
+    swept = ""
     if hydra_config.mode == RunMode.MULTIRUN:
-        tags["sweep_id"] = Path(hydra_config.sweep.dir).name
+        swept = compose.swept(done.overrides, hydra_config)
+        done.sweep_id = Path(hydra_config.sweep.dir).name
+        tags = {"sweep_id": done.sweep_id, **({"swept": swept} if swept else {})}
         if hydra_config.job.num:
             Report().plain("")
     try:
         job = build(config)
-        done = runner.run(job, Report(), folder, tags)
-        finished.append((job, done))
-        return done.run_id
+        run = runner.run(job, Report(), folder, tags, name=done.name(job.name, swept))
+        done.finished.append((run, swept))
+        done.jobs.append((job, run))
+        return run.run_id
     except PairprobeError as error:
         for_errors().error(error)
-        failures.append(str(error))
+        done.failures.append(str(error))
     except Exception as error:
         report = folder / "traceback.txt"
         report.write_text(traceback.format_exc(), encoding="utf-8")
         for_errors().error(unexpected(error, report))
-        failures.append(str(error))
+        done.failures.append(str(error))
     return None
 
 

@@ -19,7 +19,8 @@ from pairprobe.errors import StatisticsError
 from pairprobe.evidence import PartnerDepth, PartnerTest
 from pairprobe.outcomes import Interval
 from pairprobe.records import BoolArray, IntArray, Pair
-from pairprobe.statistics.sample import BLOCK, TIE, Statistics
+from pairprobe.statistics.group_tests import Statistics
+from pairprobe.statistics.sample import BLOCK, TIE
 from pairprobe.statistics.units import clusters
 
 Array = npt.NDArray[np.float64]

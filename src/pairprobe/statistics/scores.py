@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pairprobe.evidence import ScoreCheck
 from pairprobe.outcomes import Interval
 from pairprobe.records import IntArray, PairSet, Similarities
-from pairprobe.statistics.group_tests import BLOCK, Statistics
+from pairprobe.statistics.group_tests import Statistics
+from pairprobe.statistics.sample import BLOCK
 from pairprobe.statistics.units import clusters
 
 Array = npt.NDArray[np.float64]

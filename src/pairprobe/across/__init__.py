@@ -1,0 +1,1 @@
+"""Several recorded runs read back and set side by side: what differs, and how alike they see the same words."""
