@@ -86,7 +86,8 @@ class GroupTest:
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
     whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
     and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
-    about. family: how many depths × similarities p_max_t and q allow for.
+    about. family: how many depths × similarities p_max_t and q allow for. max_t_critical: the (1 − alpha) quantile of
+    the largest |t*| of that family over relabellings: where |t| reaches it, p_max_t ≤ alpha. None where not recorded.
     """
 
     similarity: str
@@ -110,6 +111,7 @@ class GroupTest:
     why_no_p: str = ""
     sesoi: float = 0.0
     family: int = 1
+    max_t_critical: float | None = None
 
     def at(self, depth: int) -> DepthTest:
         """The test at `depth`; negative depths count from the last, as in Python."""

@@ -32,8 +32,8 @@ QUIET = "PAIRPROBE_QUIET"
 #: What somebody copies into a shell, so that it stays on one line. It ends where words for people go on: at
 #: punctuation, a bracket, three spaces, or the end.
 COMMAND = re.compile(
-    r"\b(?:hf download|pip (?:un)?install|python run\.py|python -m|pairprobe (?:plan|reproduce|compare|ui|doctor|-)"
-    r"|mlflow (?:db|ui|server)|chmod) ?(?=\S)(?:'[^']*'|.)*?(?=[.;,:)]?(?: \(| and |   |$)|[.;,:] )"
+    r"\b(?:hf download|pip (?:un)?install|python run\.py|python -m|pairprobe (?:plan|reproduce|compare|report|ui"
+    r"|doctor|-)|mlflow (?:db|ui|server)|chmod) ?(?=\S)(?:'[^']*'|.)*?(?=[.;,:)]?(?: \(| and |   |$)|[.;,:] )"
 )
 GLUE = "\0"  # in no text
 
@@ -259,6 +259,15 @@ class Report:
         """Where the run is, and how to look at it."""
         self.line("run", f"{record.name} · {record.run_id}", always=True)
         self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
+        folder = store.artifacts_of(store.find(record.run_id))
+        page = folder / "report.html" if folder else None
+        self.line("report", shortened(page) if page else f"python run.py report {record.run_id}", always=True)
+
+
+def shortened(file: Path) -> str:
+    """A path as one would type it here: from the current folder where the file lies under it, else whole."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def planned(estimate: Estimate, checkpoint: Any) -> str:

@@ -68,6 +68,8 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
         archive.write_result(files, result, vectors=job.tracking.vectors)
         try:
             record.log(archive.metrics(result, seconds, peak), tags=archive.verdict_tags(result))
+            logged = store.find(record.run_id)
+            archive.write_page(files, logged, store.original(logged))
             record.upload(files)
         except StoreError as error:
             raise StoreError(

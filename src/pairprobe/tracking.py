@@ -236,6 +236,29 @@ class Store:
             "Give more of its id; python run.py ui shows the runs.",
         )
 
+    def original(self, run: Any) -> Any | None:
+        """The run that this one reproduces; None where it reproduces none, or that one is not here."""
+        wanted = run.data.tags.get("reproduces")
+        return next((r for r in self._all_runs() if r.info.run_id == wanted), None) if wanted else None
+
+    def sweep(self, sweep_id: str) -> tuple[str, list[Any]]:
+        """A sweep's whole id and its runs in the order they began; the beginning of the id is enough."""
+        runs = sorted(self._all_runs(), key=lambda r: (r.info.start_time or 0, r.info.run_id))
+        known = list(dict.fromkeys(r.data.tags["sweep_id"] for r in runs if "sweep_id" in r.data.tags))
+        found = [s for s in known if s == sweep_id] or [s for s in known if sweep_id and s.startswith(sweep_id)]
+        if len(found) == 1:
+            return found[0], [r for r in runs if r.data.tags.get("sweep_id") == found[0]]
+        what = f"{len(found)} sweeps begin with" if found else "no sweep begins with"
+        last = ", ".join((found or known)[-5:]) or "none; a sweep is made with python run.py -m …"
+        raise StoreError(f"{what} '{sweep_id}' in {without_password(self.uri)}.", f"The latest of them: {last}")
+
+    def artifacts_of(self, run: Any) -> Path | None:
+        """The folder of a run's artifacts where it is on this machine, else None."""
+        folder = Path(
+            unquote(str(run.info.artifact_uri).removeprefix("file://"))
+        )  # a server's begins mlflow-artifacts:
+        return folder if folder.is_absolute() and folder.is_dir() else None
+
     def count_runs(self) -> int:
         return len(self._all_runs())
 
@@ -254,10 +277,15 @@ class Store:
         found: list[Any] = self._ask(f"the runs of {without_password(self.uri)} cannot be read", ask)
         return found
 
-    def artifact(self, run_id: str, path: str) -> Path:
-        """A local copy of one artifact. Raises StoreError where the run has none."""
+    def files(self, run_id: str, folder: str | None = None) -> set[str]:
+        """Paths of a run's artifacts at the top, or in a folder of them."""
+        ask = self.client.list_artifacts
+        return {a.path for a in self._ask(f"{run_id} cannot be listed", lambda: ask(run_id, folder))}
+
+    def artifact(self, run_id: str, path: str, into: Path | None = None) -> Path:
+        """A local copy of one artifact, under `into` where that is given. Raises StoreError where the run has none."""
         try:
-            return Path(self.client.download_artifacts(run_id, path))
+            return Path(self.client.download_artifacts(run_id, path, str(into) if into else None))
         except Exception as error:
             raise _store_error(f"run {run_id} has no {path}", error) from error
 

@@ -6,6 +6,7 @@ Every job of a sweep is composed, validated and checked before the first one sta
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +18,7 @@ from pairprobe.commands import compose
 from pairprobe.config import Job, build, conf
 from pairprobe.errors import ConfigError, PairprobeError, StoreError, unexpected
 from pairprobe.report import Report, for_errors
+from pairprobe.tracking import without_password
 
 SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")  # Hydra does one of these
@@ -41,6 +43,8 @@ def main(words: list[str]) -> int:
     _hand_to_hydra(_for_hydra(args), failures, finished)
     if len(finished) + len(failures) > 1:
         Report().sweep(finished, len(failures))
+        if len(finished) > 1:
+            _page_of_sweep(finished)
     return 1 if failures else 0
 
 
@@ -166,7 +170,9 @@ def _task(config: DictConfig, failures: list[str], finished: list[Any]) -> str |
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    tags: dict[str, Any] = {}
+    found = [o for o in hydra_config.overrides.hydra if o.startswith("hydra.searchpath=")]
+    overrides = [*found, *hydra_config.overrides.task]
+    tags: dict[str, Any] = {"overrides": without_password(shlex.join(overrides))}
     if hydra_config.mode == RunMode.MULTIRUN:
         tags["sweep_id"] = Path(hydra_config.sweep.dir).name
         if hydra_config.job.num:
@@ -185,6 +191,19 @@ def _task(config: DictConfig, failures: list[str], finished: list[Any]) -> str |
         for_errors().error(unexpected(error, report))
         failures.append(str(error))
     return None
+
+
+def _page_of_sweep(finished: list[Any]) -> None:
+    """report.html of all runs, beside their job folders, where they were kept in one store."""
+    from pairprobe.commands import report
+    from pairprobe.report import shortened
+
+    try:
+        file = report.of_sweep(finished[0].run_id)
+    except PairprobeError as error:  # the runs themselves are recorded
+        for_errors().error(error, "report")
+        return
+    Report().line("report", shortened(file), always=True)
 
 
 def _refuse(message: str) -> None:
