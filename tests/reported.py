@@ -48,7 +48,8 @@ def pair_set(n: int = 24, m: int = 24, controls: tuple[str, ...] = ("same_concep
             a, b = FORMS[i % len(FORMS)]
             number = "" if group == COGNATE and i < len(FORMS) else f"{group[0]}{i}"
             pairs.append(
-                Pair(f"{group}-{i:02}", group, Word(a + number, "water", "German"), Word(b + number, "water", "English"),
+                Pair(f"{group}-{i:02}", group, Word(a + number, "water", "German"),
+                     Word(b + number, "water", "English"),
                      score=round(0.1 * (i % 10), 1))
             )  # fmt: skip
     balance = (
@@ -57,8 +58,8 @@ def pair_set(n: int = 24, m: int = 24, controls: tuple[str, ...] = ("same_concep
         Balance("unrelated", "length of the longer form", 5.1, 5.0, 0.42, 0.07),
         Balance("unrelated", "script", 1.0, 1.0, None, None),
     )
-    return PairSet("germanic", tuple(pairs), "iecor/cldf", "Heggarty et al. (2023)",
-                   about={"languages": "German, English", "left_out": "loans, doubtful sets"}, balance=balance)  # fmt: skip
+    return PairSet("germanic", tuple(pairs), "iecor/cldf", "Heggarty et al. (2023)", balance=balance,
+                   about={"languages": "German, English", "left_out": "loans, doubtful sets"})  # fmt: skip
 
 
 def measured(pairs: PairSet, shift: float = 0.08, depths: tuple[int, ...] = DEPTHS) -> dict[str, Similarities]:
@@ -79,7 +80,8 @@ def tested(similarities: dict[str, Similarities], pairs: PairSet) -> dict[tuple[
     for name, s in similarities.items():
         for control, test in statistics.test(s, pairs).items():
             depths = tuple(
-                replace(at, auc=0.72, auc_ci=Interval(0.58, 0.86), q=0.041, left_out=Interval(at.delta - 0.02, at.delta + 0.01),
+                replace(at, auc=0.72, auc_ci=Interval(0.58, 0.86), q=0.041,
+                        left_out=Interval(at.delta - 0.02, at.delta + 0.01),
                         equivalence_p=0.31)
                 for at in test.depths
             )  # fmt: skip
@@ -106,7 +108,8 @@ def evidence(pairs: PairSet, similarity: dict[str, float]) -> Evidence:
                       (Coefficient("normalised edit distance", -0.041, Interval(-0.062, -0.019), 0.0004),
                        Coefficient("shared tokens", 0.022, Interval(0.003, 0.04), 0.021)),
                       {"script": "the same in all pairs"}),
-        AdjustedDelta("centred", "unrelated", 6, 48, 21, 0.09, None, None, None, why_not="fewer clusters than covariates"),
+        AdjustedDelta("centred", "unrelated", 6, 48, 21, 0.09, None, None, None, why_not="fewer clusters than "
+                    "covariates"),
     )  # fmt: skip
     geometry = Geometry(1000, tuple(
         DepthGeometry(d, 0.41 + 0.03 * d, 0.09, 0.22 + 0.05 * d, 4.5 + d, 9.1 + d, d % 3) for d in DEPTHS))  # fmt: skip
@@ -121,26 +124,32 @@ def evidence(pairs: PairSet, similarity: dict[str, float]) -> Evidence:
             )
             for i, p in enumerate(pairs.pairs)
         ),
-        (FragmentedDelta("2–3", 9, 11, 0.11, Interval(0.02, 0.2)), FragmentedDelta("4–5", 10, 9, 0.05, Interval(-0.03, 0.13)),
+        (FragmentedDelta("2–3", 9, 11, 0.11, Interval(0.02, 0.2)),
+         FragmentedDelta("4–5", 10, 9, 0.05, Interval(-0.03, 0.13)),
          FragmentedDelta("6 or more", 5, 4, 0.01, None)),
     )  # fmt: skip
     rng = np.random.default_rng(3)
     specifications = tuple(
-        Specification(template, pooling, kind, depth, float(g / 10), Interval(float(g / 10) - 0.05, float(g / 10) + 0.05),
+        Specification(template, pooling, kind, depth, float(g / 10),
+                      Interval(float(g / 10) - 0.05, float(g / 10) + 0.05),
                       float(g), float(p), float(min(1, 6 * p)), primary=(template, pooling, kind, depth) ==
                       ("gloss", "mean", "cosine", 6))
         for template in ("bare", "gloss", "pattern") for pooling in ("mean", "last") for kind in ("cosine", "centred")
         for depth in DEPTHS
         for g, p in [(rng.normal(0.4, 0.5), rng.uniform(0, 0.4) ** 2)]
     )  # fmt: skip
-    multiverse = Multiverse("same_concept", specifications, 0.05, 0.41, 0.023, 0.31, 0.019, 0.82, 2000, "pairs relabelled")
+    multiverse = Multiverse(
+        "same_concept", specifications, 0.05, 0.41, 0.023, 0.31, 0.019, 0.82, 2000, "pairs relabelled"
+    )
     return Evidence(
         {"cosine": partner}, adjusted, (FormBaseline("same_concept", 0.81, Interval(0.7, 0.91)),),
         (ScoreCheck("cosine", 6, 24, 0.44, Interval(0.05, 0.72), 0.031),), geometry, xray, multiverse,
     )  # fmt: skip
 
 
-def result(n: int = 24, m: int = 24, shift: float = 0.08, full: bool = True, depths: tuple[int, ...] = DEPTHS) -> Result:
+def result(
+    n: int = 24, m: int = 24, shift: float = 0.08, full: bool = True, depths: tuple[int, ...] = DEPTHS
+) -> Result:
     """A whole result; not full: without evidence, balance and tokens, as of a static run without them."""
     pairs = pair_set(n, m)
     if not full:
@@ -165,7 +174,8 @@ def entry(found: Result, id: str = ID, name: str = "minilm-layerwise-germanic", 
     metrics = {m.key: m.value for m in archive.metrics(found, {"load": 1.2, "total": 9.9}, 812_000_000)}
     params = {
         "experiment.question": "Do German and English cognates lie closer than words that only mean the same?",
-        "experiment.primary.similarity": "cosine", "experiment.primary.depth": "-1", "experiment.primary.control": "None",
+        "experiment.primary.similarity": "cosine", "experiment.primary.depth": "-1",
+        "experiment.primary.control": "None",
         "template.name": "gloss", "version/torch": "2.13.0", "version/numpy": "2.4.0",
     }  # fmt: skip
     known = {

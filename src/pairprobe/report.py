@@ -255,13 +255,12 @@ class Report:
         if failed:
             self.line("failed", f"{failed} runs; each is told above and marked FAILED", style="bold red", always=True)
 
-    def recorded(self, record: Any, store: Any) -> None:
-        """Where the run is, and how to look at it."""
+    def recorded(self, record: Any, store: Any, artifacts: Path | None = None) -> None:
+        """Where the run is, and how to look at it. artifacts: their folder where it is on this machine."""
         self.line("run", f"{record.name} · {record.run_id}", always=True)
         self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
-        folder = store.artifacts_of(store.find(record.run_id))
-        page = folder / "report.html" if folder else None
-        self.line("report", shortened(page) if page else f"python run.py report {record.run_id}", always=True)
+        page = shortened(artifacts / "report.html") if artifacts else f"python run.py report {record.run_id}"
+        self.line("report", page, always=True)
 
 
 def shortened(file: Path) -> str:

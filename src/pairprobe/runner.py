@@ -77,7 +77,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
             ) from error
     shutil.rmtree(files, ignore_errors=True)
     show.result(result)
-    show.recorded(record, store)
+    show.recorded(record, store, store.artifacts_of(logged))
     return Finished(record.run_id, record.experiment_id, job.name, result)
 
 

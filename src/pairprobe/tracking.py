@@ -243,14 +243,13 @@ class Store:
 
     def sweep(self, sweep_id: str) -> tuple[str, list[Any]]:
         """A sweep's whole id and its runs in the order they began; the beginning of the id is enough."""
-        runs = sorted(self._all_runs(), key=lambda r: (r.info.start_time or 0, r.info.run_id))
-        known = list(dict.fromkeys(r.data.tags["sweep_id"] for r in runs if "sweep_id" in r.data.tags))
+        runs = sorted((r for r in self._all_runs() if "sweep_id" in r.data.tags), key=lambda r: r.info.start_time or 0)
+        known = list(dict.fromkeys(r.data.tags["sweep_id"] for r in runs))
         found = [s for s in known if s == sweep_id] or [s for s in known if sweep_id and s.startswith(sweep_id)]
         if len(found) == 1:
-            return found[0], [r for r in runs if r.data.tags.get("sweep_id") == found[0]]
-        what = f"{len(found)} sweeps begin with" if found else "no sweep begins with"
-        last = ", ".join((found or known)[-5:]) or "none; a sweep is made with python run.py -m …"
-        raise StoreError(f"{what} '{sweep_id}' in {without_password(self.uri)}.", f"The latest of them: {last}")
+            return found[0], [r for r in runs if r.data.tags["sweep_id"] == found[0]]
+        what = f"{len(found) or 'no'} sweeps begin with '{sweep_id}' in {without_password(self.uri)}."
+        raise StoreError(what, f"The latest of them: {', '.join((found or known)[-5:]) or 'none'}.")
 
     def artifacts_of(self, run: Any) -> Path | None:
         """The folder of a run's artifacts where it is on this machine, else None."""
@@ -279,8 +278,7 @@ class Store:
 
     def files(self, run_id: str, folder: str | None = None) -> set[str]:
         """Paths of a run's artifacts at the top, or in a folder of them."""
-        ask = self.client.list_artifacts
-        return {a.path for a in self._ask(f"{run_id} cannot be listed", lambda: ask(run_id, folder))}
+        return {a.path for a in self._ask("files cannot be listed", lambda: self.client.list_artifacts(run_id, folder))}
 
     def artifact(self, run_id: str, path: str, into: Path | None = None) -> Path:
         """A local copy of one artifact, under `into` where that is given. Raises StoreError where the run has none."""

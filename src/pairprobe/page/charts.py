@@ -123,43 +123,50 @@ class Row:
     interval: Interval | None
     strong: bool = False
     shape: str = "square"
-    note: str = ""
 
 
 def forest(rows: Sequence[Row], title: str, axis_name: str, hold: Sequence[float] = (0.0,), digits: int = 3) -> Html:
     """Estimates with intervals under each other, names above their lines, so that it fits any width."""
 
     def draw(width: float) -> Html:
-        step = 38
+        wide = width > 400  # else names and numbers have a line each
+        step, signs = (38 if wide else 54), 0.0 in hold[:1]
         height = 8 + step * len(rows) + BOTTOM
         ends = [e for r in rows if r.interval for e in (r.interval.low, r.interval.high)]
         low, high = reach([*(r.value for r in rows), *ends], hold=hold)
         x = Axis(low, high, 12, width - 12)
         shapes: list[Html] = [strokes([((x(h), 4), (x(h), height - BOTTOM))], "zero") for h in hold[:1]]
-        room = int((width - 150) / 6.6)
+        room = int((width - (190 if wide else 24)) / 6.3)
         for i, row in enumerate(rows):
-            y = 8 + step * i + 26
+            y = 8 + step * (i + 1) - 12
             kind = "strong" if row.strong else "plain"
             name = row.name if len(row.name) <= room else row.name[: room - 1] + "…"
-            value = "undefined" if row.value is None else _short(row.value, digits, signed_=0.0 in hold)
-            if row.interval and row.value is not None:
-                a, b = (_short(v, digits, signed_=0.0 in hold) for v in (row.interval.low, row.interval.high))
-                value += f" [{a}, {b}]"
-            shapes += [
-                label(12, y - 11, name, "start", f"row {kind}"),
-                label(width - 12, y - 11, value, "end", "value"),
-            ]
+            shapes.append(label(12, y - (11 if wide else 27), name, "start", f"row {kind}"))
+            shapes.append(
+                label(
+                    width - 12 if wide else 12,
+                    y - 11,
+                    _written(row, digits, signs),
+                    "end" if wide else "start",
+                    "value",
+                )
+            )
             if row.interval is not None:
                 shapes.append(strokes([((x(row.interval.low), y), (x(row.interval.high), y))], f"whisker {kind}"))
             if row.value is not None:
                 shapes.append(mark(x(row.value), y, "diamond" if row.strong else row.shape, f"estimate {kind}", 4.2))
-        return drawing(width, height, title, x_axis(x, height - BOTTOM, 4, axis_name), shapes)
+        return drawing(width, height, title, x_axis(x, height - BOTTOM, 4, axis_name), shapes)  # fmt: skip
 
     return both_widths(draw)
 
 
-def _short(value: float, digits: int, signed_: bool) -> str:
-    return signed(value, digits) if signed_ else f"{value:.{digits}f}".replace("-", "−")
+def _written(row: Row, digits: int, signs: bool) -> str:
+    """'+0.073 [−0.062, +0.214]'"""
+    if row.value is None:
+        return "undefined"
+    ends = [row.interval.low, row.interval.high] if row.interval else []
+    value, *rest = (signed(v, digits) if signs else f"{v:.{digits}f}".replace("-", "−") for v in (row.value, *ends))
+    return f"{value} [{', '.join(rest)}]" if rest else value
 
 
 def interval_bar(at: DepthTest, level: str) -> Html:

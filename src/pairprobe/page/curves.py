@@ -57,7 +57,7 @@ def curves(run: Run, words: Glossary) -> Html:
         terms.append("equivalence")
     lead = "The model computes in layers, and the words' vectors change from one to the next." if deep else None
     if deep and known:
-        lead = f"{lead} Only where the curve leaves the hatched band is a difference significant after all depths."
+        lead = f"{lead} Only outside the hatched band is a difference significant once all depths are allowed for."
     return section(
         "The difference at every depth" if deep else "The difference, measured in every way asked for",
         paragraph(lead) if lead else None, words.explain(*terms), parts, anchor="curves",
@@ -104,17 +104,15 @@ def _also(at: DepthTest, test: GroupTest) -> Html | None:
 def _exploratory(run: Run) -> Html:
     primary = run.primary
     rows = [
-        charts.Row(f"{t.similarity} · {t.control}" + (" (primary)" if t is primary else ""), _g(t, run), _g_ci(t, run),
+        charts.Row(f"{t.similarity} · {t.control}", _g(t, run), _g_ci(t, run),
                    strong=t is primary)
         for t in run.tests
     ]  # fmt: skip
     figures: list[Child] = []
-    for test in run.exploratory:
+    for test in (t for t in run.exploratory if len(t.depths) > 1):
         title = f"{test.similarity} against {plural(test.control)}"
-        drawn = [charts.curve(test, None, f"Δ in {title}, by depth"), legend(test)] if len(test.depths) > 1 else []
-        figures.append(
-            tag("figure", tag("h4", title), _about(run, test), drawn, depth_table(test, None), class_="small")
-        )
+        drawn = [charts.curve(test, None, f"Δ in {title}, by depth"), legend(test)]
+        figures.append(tag("figure", tag("h4", title), _about(run, test), drawn))
     return join(
         tag("h3", "Exploratory: what else was looked at", tag("span", "exploratory", class_="label two")),
         paragraph(
@@ -129,7 +127,8 @@ def _exploratory(run: Run) -> Html:
                           digits=2),
             tag("figcaption", f"At depth {run.verdict.depth}, with intervals. Diamond: primary; squares: exploratory."),
         ),
-        tag("div", figures, class_="grid"),
+        tag("div", figures, class_="tiles") if figures else None,
+        [depth_table(test, None) for test in run.exploratory],
     )  # fmt: skip
 
 
@@ -177,8 +176,9 @@ def depth_table(test: GroupTest, primary: int | None) -> Html:
     marked = frozenset(i for i, at in enumerate(depths) if at.depth == primary)
     caption = f"{test.similarity}, {test.n_cognate} cognate against {test.n_control} {test.control} pairs"
     more = f"; one depth in {every}, all are in the run" if every > 1 else ""
+    which = "" if primary is not None else f": {test.similarity} against {plural(test.control)}"
     return folded(
-        "The numbers at every depth" if len(test.depths) > 1 else "The numbers",
+        ("The numbers at every depth" if len(test.depths) > 1 else "The numbers") + which,
         table(caption + more, ["depth", *(name for name, _ in columns)], rows, marked=marked),
         is_open=primary is not None and len(rows) <= 14,
     )

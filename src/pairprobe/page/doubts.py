@@ -93,9 +93,9 @@ def confounds(run: Run, words: Glossary) -> Html | None:
         for a in adjusted:
             mine = (a.similarity, a.control) == (run.verdict.similarity, run.verdict.control)
             name = f"{a.similarity} · {a.control}"
-            rows += [Row(f"{name}: raw", a.raw, _raw_interval(run, a), False, "circle")]
+            rows += [Row(f"raw · {name}", a.raw, _raw_interval(run, a), False, "circle")]
             if a.adjusted is not None:
-                rows.append(Row(f"{name}: adjusted", a.adjusted, a.ci, mine, "square"))
+                rows.append(Row(f"adjusted · {name}", a.adjusted, a.ci, mine, "square"))
         parts += [
             tag("figure", charts.forest(rows, "Raw and adjusted Δ", "Δ"),
                 tag("figcaption", "Circles: raw; squares: adjusted; diamond: adjusted at the primary outcome.")),
@@ -151,7 +151,7 @@ def _coefficients(a: AdjustedDelta) -> Html:
     name = f"{a.similarity} against {plural(a.control)} at depth {a.depth}"
     dropped = [paragraph("Left out of the model: ", "; ".join(f"{k} ({v})" for k, v in a.dropped.items()), ".")]
     return join(
-        paragraph(f"{name}: no adjusted Δ. {a.why_not}") if a.why_not else None,
+        paragraph(f"{name}: no adjusted Δ: {a.why_not}") if a.why_not else None,
         folded(
             f"What was held equal: {name}",
             table("Change of similarity for one standard deviation (yes-or-no: from no to yes)",

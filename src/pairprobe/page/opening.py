@@ -45,15 +45,16 @@ def card(run: Run, heading: str = "h3") -> Html:
         tag(
             "div",
             tag("span", sign, class_="sign", aria_hidden="true"),
-            tag("div", tag(heading, answer), paragraph(meaning) if meaning else None),
+            tag(heading, answer),
             class_="answer",
         ),
+        paragraph(meaning, kind="meaning") if meaning else None,
         tag(
             "p", tag("span", "Δ = ", number(at.delta, sign=True), class_="delta"),
             tag("span", f"{level} interval ", within(at.delta_ci), class_="beside"), class_="measured",
         ),
         tag("figure", charts.interval_bar(at, level), class_="bar"),
-        facts(rows, "facts line"),
+        facts(rows, "facts beside-each-other"),
         [paragraph(s) for s in run.verdict.sentences],
         class_=f"card {run.verdict.answer.replace(' ', '-')}",
     )  # fmt: skip
@@ -147,6 +148,6 @@ def how(run: Run) -> str:
     return (
         f"p from {kind} {count(test.relabellings)} relabellings{scheme}; the smallest they can give is "
         f"{test.smallest_p:.2g}. With these pairs a difference of {test.effect:g} standard deviations would be found "
-        f"{100 * test.power:.0f} times in a hundred; one of {test.detectable_d:.1f}, {100 * test.power_wanted:.0f} "
+        f"{100 * test.power:.0f} times in a hundred; one of {test.detectable_d:.2f}, {100 * test.power_wanted:.0f} "
         "times."
     )

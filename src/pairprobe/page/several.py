@@ -73,12 +73,12 @@ def summary(runs: Sequence[Run], unfinished: Sequence[tuple[str, str, str]], wor
     keys = differing(runs)
     return section(
         "All runs",
-        words.explain("Δ", "similarity", "interval", "g", "p"),
         table("Primary outcome of every run",
               ["run", "verdict", "measured as", "control", "pairs", "Δ", "interval", "g", "p"], rows, text=4),
         tag("figure", charts.forest(drawn, f"{unit} of every run, with intervals", unit, digits=3 if one else 2),
             tag("figcaption", "Squares: the primary outcome of each run; lines: its interval."
                 + ("" if one else " The runs measure different things, so g is shown, which has no unit."))),
+        words.explain("Δ", "similarity", "interval", "g", "p"),
         paragraph(
             "Each p is of one run alone. Who looks at several runs and reports the best one has looked several times: "
             "p would have to be corrected for that.") if len(runs) > 1 else None,
@@ -86,7 +86,7 @@ def summary(runs: Sequence[Run], unfinished: Sequence[tuple[str, str, str]], wor
                     "more" if len(keys) > SAME
                   else "") + ".") if keys else None,
         _plans(runs, known),
-        paragraph(tag("strong", f"{len(unfinished)} runs have no result: "),
+        paragraph(tag("strong", f"{len(unfinished)} {'run has' if len(unfinished) == 1 else 'runs have'} no result: "),
                   "; ".join(f"{n} ({i[:8]}) is {s}" for n, i, s in unfinished), ".") if unfinished else None,
         anchor="runs",
     )  # fmt: skip

@@ -47,7 +47,7 @@ def specification_curve(specifications: Sequence[Specification], alpha: float) -
         left = 150 if width > 400 else 104
         rows = sum(len(values) + 1 for _, values in choices) + (2 if len(depths) > 1 else 0)
         step = 17
-        height = HALF + 14 + step * rows + (46 if len(depths) > 1 else 0)
+        height = HALF + 14 + step * rows + (58 if len(depths) > 1 else 0)
         x = Axis(0, max(1, len(shown) - 1), left + 8, width - 12)
         ends = [e for s in shown if same_unit and s.ci for e in (s.ci.low, s.ci.high)]
         y = Axis(*reach([*(_size(s, by_g) for s in shown), *ends], hold=(0.0,)), HALF - 12, 30)

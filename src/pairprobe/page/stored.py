@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pairprobe.errors import StoreError
 from pairprobe.outcomes import DepthTest, GroupTest, Verdict
@@ -197,26 +197,39 @@ def restored(kind: type[T], plain: Any) -> T:
 
 def rows(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a table, one after the other: a table of millions is never held whole."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yield from _rows(stream)
+    except (ValueError, KeyError) as error:  # JSON's errors and those of encoding are ValueErrors
+        raise StoreError(
+            f"{file.name} cannot be read ({error}): it is damaged, or was cut off while it was written.",
+            "Record the run anew: python run.py reproduce RUN_ID",
+        ) from None
+
+
+def _rows(stream: IO[str]) -> Iterator[dict[str, Any]]:
     decoder = json.JSONDecoder()
-    with file.open(encoding="utf-8") as stream:
-        waiting = stream.read(CHUNK)
-        start = waiting.index('"columns"') + len('"columns"')
-        columns, at = decoder.raw_decode(waiting, waiting.index("[", start))
-        at = waiting.index("[", waiting.index('"data"', at)) + 1
-        while True:
-            while at < len(waiting) and waiting[at] in " \n\r\t,":
+    waiting = stream.read(CHUNK)
+    columns: list[str] | None = None
+    at = 0
+    while True:
+        try:
+            if columns is None:
+                named, end = decoder.raw_decode(waiting, waiting.index("[", waiting.index('"columns"')))
+                at = waiting.index("[", waiting.index('"data"', end)) + 1
+                columns = named
+            while waiting[at] in " \n\r\t,":
                 at += 1
-            try:
-                if waiting[at] == "]":
-                    return
-                row, at = decoder.raw_decode(waiting, at)
-            except (IndexError, json.JSONDecodeError):  # the row goes on in the next chunk
-                more = stream.read(CHUNK)
-                if not more:
-                    raise
-                waiting, at = waiting[at:] + more, 0
-                continue
-            yield dict(zip(columns, row, strict=True))
+            if waiting[at] == "]":
+                return
+            row, at = decoder.raw_decode(waiting, at)
+        except (IndexError, ValueError):  # it goes on in the next chunk
+            more = stream.read(CHUNK)
+            if not more:
+                raise ValueError("it ends within a row") from None
+            waiting, at = waiting[at if columns else 0 :] + more, at if columns is None else 0
+            continue
+        yield dict(zip(columns or (), row, strict=True))
 
 
 def _primary_pairs(
