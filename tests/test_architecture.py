@@ -105,6 +105,20 @@ def test_what_lies_at_the_bottom_knows_little(module: str, allowed: set[str]) ->
     assert {room_of(name) for name in ours(f"pairprobe.{module}")} <= allowed
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) == "page"])
+def test_the_page_is_made_from_records_alone(module: str) -> None:
+    """Whatever it shows must have been logged, so that it can be made later from any stored run."""
+    assert {room_of(name) for name in ours(module)} <= {
+        "page",
+        "records",
+        "outcomes",
+        "evidence",
+        "result",
+        "errors",
+        "",
+    }
+
+
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) != "commands"])
 def test_only_commands_know_commands_and_the_runner(module: str) -> None:
     assert {n for n in ours(module) if room_of(n) in ("commands", "runner")} == set()

@@ -42,6 +42,7 @@ def test_the_wheel_holds_every_yaml_and_table(site: Path) -> None:
     assert packed == {str(p.relative_to(ROOT / "conf")) for p in (ROOT / "conf").rglob("*.yaml")}
     assert (site / "pairprobe" / "pairs" / "pie_oc.csv").exists()
     assert (site / "pairprobe" / "methods" / "paper70_published.csv").exists()
+    assert (site / "pairprobe" / "page" / "style.css").exists()
 
 
 def test_the_installed_command_is_declared(site: Path) -> None:

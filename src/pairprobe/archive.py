@@ -13,11 +13,15 @@ from pairprobe.config import Job, flatten
 from pairprobe.evidence import Multiverse
 from pairprobe.figures_multiverse import specification_curve
 from pairprobe.outcomes import DepthTest, GroupTest
+from pairprobe.page import stored
+from pairprobe.page.document import page
 from pairprobe.preflight import Plan
 from pairprobe.provenance import Git
 from pairprobe.records import PairSet
 from pairprobe.result import Result
 from pairprobe.tracking import Metric, without_password
+
+REPORT = "report.html"
 
 
 def params(job: Job) -> dict[str, Any]:
@@ -233,6 +237,12 @@ def write_result(folder: Path, result: Result, *, vectors: bool) -> None:
             metadata={"texts": json.dumps(words, ensure_ascii=False), **result.vectors.about},
         )
         file.chmod(mode)
+
+
+def write_page(folder: Path, run: Any, original: Any = None) -> None:
+    """report.html, from the files of `folder` and the run's entry in the store (`original`: of the one it repeats)."""
+    text = page(stored.read(folder, run, original))
+    (folder / REPORT).write_text(text, encoding="utf-8")
 
 
 def outcome(result: Result) -> dict[str, Any]:

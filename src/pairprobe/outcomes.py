@@ -92,9 +92,11 @@ class GroupTest:
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
     whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
     and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
-    about. family: how many depths × similarities p_max_t and q allow for. resampled: what was drawn with replacement
-    for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is none. effective_cognate, effective_control:
-    of how many independent pairs each group is worth at least, which is what power and detectable_d suppose.
+    about. family: how many depths × similarities p_max_t and q allow for. max_t_critical: the (1 − alpha) quantile of
+    the largest |t*| of that family over relabellings: where |t| reaches it, p_max_t ≤ alpha. None where not recorded.
+    resampled: what was drawn with replacement for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is
+    none. effective_cognate, effective_control: of how many independent pairs each group is worth at least, which is
+    what power and detectable_d suppose.
     """
 
     similarity: str
@@ -121,6 +123,7 @@ class GroupTest:
     resampled: str = ""
     effective_cognate: float | None = None
     effective_control: float | None = None
+    max_t_critical: float | None = None
 
     def at(self, depth: int) -> DepthTest:
         """The test at `depth`; negative depths count from the last, as in Python."""

@@ -35,8 +35,8 @@ QUIET = "PAIRPROBE_QUIET"
 #: What somebody copies into a shell, so that it stays on one line. It ends where words for people go on: at
 #: punctuation, a bracket, three spaces, or the end.
 COMMAND = re.compile(
-    r"\b(?:hf download|pip (?:un)?install|python run\.py|python -m|pairprobe (?:plan|reproduce|compare|ui|doctor|-)"
-    r"|mlflow (?:db|ui|server)|chmod) ?(?=\S)(?:'[^']*'|.)*?(?=[.;,:)]?(?: \(| and |   |$)|[.;,:] )"
+    r"\b(?:hf download|pip (?:un)?install|python run\.py|python -m|pairprobe (?:plan|reproduce|compare|report|ui"
+    r"|doctor|-)|mlflow (?:db|ui|server)|chmod) ?(?=\S)(?:'[^']*'|.)*?(?=[.;,:)]?(?: \(| and |   |$)|[.;,:] )"
 )
 GLUE = "\0"  # in no text
 
@@ -279,10 +279,18 @@ class Report:
         if sweep_id and len(finished) > 1:
             self.line("compare", f"python run.py compare --sweep {sweep_id}", always=True)
 
-    def recorded(self, record: Any, store: Any) -> None:
-        """Where the run is, and how to look at it."""
+    def recorded(self, record: Any, store: Any, artifacts: Path | None = None) -> None:
+        """Where the run is, and how to look at it. artifacts: their folder where it is on this machine."""
         self.line("run", f"{record.name} · {record.run_id}", always=True)
         self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
+        page = shortened(artifacts / "report.html") if artifacts else f"python run.py report {record.run_id}"
+        self.line("report", page, always=True)
+
+
+def shortened(file: Path) -> str:
+    """A path as one would type it here: from the current folder where the file lies under it, else whole."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def planned(estimate: Estimate, checkpoint: Any) -> str:

@@ -73,6 +73,8 @@ def run(
         archive.write_result(files, result, vectors=job.tracking.vectors)
         try:
             record.log(archive.metrics(result, seconds, peak), tags=archive.verdict_tags(result))
+            logged = store.find(record.run_id)
+            archive.write_page(files, logged, store.original(logged))
             record.upload(files)
         except StoreError as error:
             raise StoreError(
@@ -80,7 +82,7 @@ def run(
             ) from error
     shutil.rmtree(files, ignore_errors=True)
     show.result(result)
-    show.recorded(record, store)
+    show.recorded(record, store, store.artifacts_of(logged))
     return Finished(record.run_id, record.experiment_id, record.name, result)
 
 

@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits a call
+SWEEPS_SHOWN = 8  # in an error
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 TABLES = ("tables/similarities.json", "tables/tokens.json")
 
@@ -236,6 +237,39 @@ class Store:
             "Give more of its id; python run.py ui shows the runs.",
         )
 
+    def original(self, run: Any) -> Any | None:
+        """The run that this one reproduces; None where it reproduces none, or that one is not here."""
+        wanted = run.data.tags.get("reproduces")
+        return next((r for r in self.runs() if r.info.run_id == wanted), None) if wanted else None
+
+    def sweep(self, beginning: str) -> tuple[str, list[Any]]:
+        """(id, runs in the order in which they began) of the only sweep whose id begins so, unfinished runs included.
+
+        Raises StoreError for none or several; the sweeps there are stand in it.
+        """
+        sweeps: dict[str, list[Any]] = {}
+        for run in self.runs():
+            if "sweep_id" in run.data.tags:
+                sweeps.setdefault(run.data.tags["sweep_id"], []).append(run)
+        found = [s for s in sweeps if s == beginning] or [s for s in sweeps if beginning and s.startswith(beginning)]
+        if len(found) == 1:
+            return found[0], sorted(sweeps[found[0]], key=lambda r: (r.info.start_time, r.info.run_id))
+        there = sorted(sweeps, reverse=True)
+        listed = ", ".join(f"{s} ({len(sweeps[s])} runs)" for s in there[:SWEEPS_SHOWN])
+        more = f" and {len(there) - SWEEPS_SHOWN} older ones" if len(there) > SWEEPS_SHOWN else ""
+        many = f"{len(found)} sweeps begin" if found else "no sweep begins"
+        raise StoreError(
+            f"{many} with '{beginning}'.{'' if found else nearest(beginning, there)}",
+            f"Sweeps there: {listed}{more}." if there else "There are no sweeps yet: python run.py -m …",
+        )
+
+    def artifacts_of(self, run: Any) -> Path | None:
+        """The folder of a run's artifacts where it is on this machine, else None."""
+        folder = Path(
+            unquote(str(run.info.artifact_uri).removeprefix("file://"))
+        )  # a server's begins mlflow-artifacts:
+        return folder if folder.is_absolute() and folder.is_dir() else None
+
     def count_runs(self) -> int:
         return len(self.runs())
 
@@ -254,8 +288,13 @@ class Store:
         found: list[Any] = self._ask(f"the runs of {without_password(self.uri)} cannot be read", ask)
         return found
 
-    def artifact(self, run_id: str, path: str) -> Path:
-        """One artifact's own file where it lies on this machine, else a local copy: read it only.
+    def files(self, run_id: str, folder: str | None = None) -> set[str]:
+        """Paths of a run's artifacts at the top, or in a folder of them."""
+        return {a.path for a in self._ask("files cannot be listed", lambda: self.client.list_artifacts(run_id, folder))}
+
+    def artifact(self, run_id: str, path: str, into: Path | None = None) -> Path:
+        """One artifact's own file where it lies on this machine, else a local copy, under `into` where that is given:
+        read it only.
 
         Raises StoreError where the run has none.
         """
@@ -264,7 +303,7 @@ class Store:
             file = Path(unquote(where.removeprefix("file://"))) / path  # MLflow would copy it, gigabytes of vectors too
             if where.startswith("file:///") and file.exists():
                 return file
-            return Path(self.client.download_artifacts(run_id, path))
+            return Path(self.client.download_artifacts(run_id, path, str(into) if into else None))
         except Exception as error:
             raise _store_error(f"run {run_id} has no {path}", error) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import StoreError, nearest
+from pairprobe.errors import StoreError
 from pairprobe.outcomes import Interval
 from pairprobe.records import COGNATE, Pair, PairSet, Word
 from pairprobe.tracking import Store
@@ -23,7 +23,6 @@ from pairprobe.tracking import Store
 PairKey = tuple[str, str, str, int]
 #: A word that two runs share, whatever text it stood in: its form and language.
 WordKey = tuple[str, str]
-SWEEPS_SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,31 +207,6 @@ def _vectors(store: Store, run_id: str, missing: list[str]) -> WordVectors | Non
 
 
 # ── which runs ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def of_sweep(store: Store, beginning: str) -> tuple[str, list[Any]]:
-    """(id, runs in the order in which they began) of the only sweep whose id begins so, unfinished runs included.
-
-    Raises:
-        StoreError: none, or several; the sweeps there are stand in it.
-    """
-    sweeps: dict[str, list[Any]] = {}
-    for run in store.runs():
-        if "sweep_id" in run.data.tags:
-            sweeps.setdefault(run.data.tags["sweep_id"], []).append(run)
-    found = [s for s in sweeps if beginning and s.startswith(beginning)]
-    if beginning in sweeps:
-        found = [beginning]
-    if len(found) == 1:
-        return found[0], sorted(sweeps[found[0]], key=lambda r: (r.info.start_time, r.info.run_id))
-    there = sorted(sweeps, reverse=True)
-    listed = [f"{s} ({len(sweeps[s])} runs)" for s in there[:SWEEPS_SHOWN]]
-    more = f" and {len(there) - SWEEPS_SHOWN} older ones" if len(there) > SWEEPS_SHOWN else ""
-    many = f"{len(found)} sweeps begin" if found else "no sweep begins"
-    raise StoreError(
-        f"{many} with '{beginning}'.{'' if found else nearest(beginning, there)}",
-        f"Sweeps there: {', '.join(listed)}{more}." if there else "There are no sweeps yet: python run.py -m …",
-    )
 
 
 def labels(runs: Sequence[Recorded]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pairprobe import disk, figures
 from pairprobe.across import comparison, lines, maps, table
-from pairprobe.across.runs import Recorded, labels, of_sweep, read
+from pairprobe.across.runs import Recorded, labels, read
 from pairprobe.config import home
 from pairprobe.errors import ConfigError, StoreError
 from pairprobe.report import Report, program
@@ -74,7 +74,7 @@ def _chosen(store: Store, args: Any, show: Report) -> list[Any]:
         StoreError: a run is not there or not finished, one is named twice, or a sweep holds fewer than two.
     """
     if args.sweep is not None:
-        sweep, runs = of_sweep(store, args.sweep)
+        sweep, runs = store.sweep(args.sweep)
         finished = [r for r in runs if r.info.status == "FINISHED"]
         left_out = [f"{r.info.run_id[:8]} {r.info.status}" for r in runs if r.info.status != "FINISHED"]
         if len(finished) < 2:

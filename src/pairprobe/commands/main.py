@@ -15,7 +15,7 @@ from types import FrameType
 
 from pairprobe.errors import ConfigError, PairprobeError, nearest, unexpected
 
-COMMANDS = ("plan", "reproduce", "compare", "ui", "doctor")
+COMMANDS = ("plan", "reproduce", "compare", "report", "ui", "doctor")
 INTERRUPTED = 130
 COULD_NOT = 2
 

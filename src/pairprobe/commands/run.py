@@ -6,6 +6,7 @@ Every job of a sweep is composed, validated and checked before the first one sta
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pairprobe.commands import compose
 from pairprobe.config import Job, build, conf
 from pairprobe.errors import ConfigError, PairprobeError, StoreError, unexpected
 from pairprobe.report import Report, for_errors
+from pairprobe.tracking import without_password
 
 SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")  # Hydra does one of these
@@ -63,6 +65,8 @@ def main(words: list[str]) -> int:
     if len(done.finished) + len(done.failures) > 1:
         Report().sweep(done.finished, len(done.failures), done.sweep_id)
         _compare_precisions(done.jobs)
+        if len(done.finished) > 1:
+            _page_of_sweep(done.finished[0][0].run_id)
     return 1 if done.failures else 0
 
 
@@ -198,12 +202,14 @@ def _task(config: DictConfig, done: Done) -> str | None:
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    tags: dict[str, Any] = {}
+    found = [o for o in hydra_config.overrides.hydra if o.startswith("hydra.searchpath=")]
+    overrides = [*found, *hydra_config.overrides.task]
+    tags: dict[str, Any] = {"overrides": without_password(shlex.join(overrides))}
     swept = ""
     if hydra_config.mode == RunMode.MULTIRUN:
         swept = compose.swept(done.overrides, hydra_config)
         done.sweep_id = Path(hydra_config.sweep.dir).name
-        tags = {"sweep_id": done.sweep_id, **({"swept": swept} if swept else {})}
+        tags |= {"sweep_id": done.sweep_id, **({"swept": swept} if swept else {})}
         if hydra_config.job.num:
             Report().plain("")
     try:
@@ -221,6 +227,19 @@ def _task(config: DictConfig, done: Done) -> str | None:
         for_errors().error(unexpected(error, report))
         done.failures.append(str(error))
     return None
+
+
+def _page_of_sweep(run_id: str) -> None:
+    """report.html of the sweep that this run is of, beside its job folders, where its runs are in one store."""
+    from pairprobe.commands import report
+    from pairprobe.report import shortened
+
+    try:
+        file = report.of_sweep(run_id)
+    except PairprobeError as error:  # the runs themselves are recorded
+        for_errors().error(error, "report")
+        return
+    Report().line("report", shortened(file), always=True)
 
 
 def _refuse(message: str) -> None:

@@ -1,0 +1,247 @@
+"""What speaks for or against reading Δ as ancestry: partners, confounds, people's judgement, other ways to measure."""
+
+from __future__ import annotations
+
+from pairprobe.evidence import AdjustedDelta, PartnerTest
+from pairprobe.outcomes import Interval
+from pairprobe.page import charts
+from pairprobe.page.charts import Row
+from pairprobe.page.markup import (
+    Child,
+    Html,
+    chance,
+    count,
+    facts,
+    folded,
+    join,
+    number,
+    paragraph,
+    percent,
+    section,
+    table,
+    tag,
+    within,
+)
+from pairprobe.page.spread import drawn, specification_curve
+from pairprobe.page.stored import Run
+from pairprobe.page.words import Glossary, plural
+
+
+def partners(run: Run, words: Glossary) -> Html | None:
+    """Is each word closer to its own partner than to the others'? Another question than the groups'."""
+    found = run.evidence.partners
+    if not found:
+        return None
+    first = found.get(run.verdict.similarity)
+    ordered = ([first] if first else []) + [t for t in found.values() if t is not first]
+    return section(
+        "Is each word closer to its own partner?",
+        paragraph(
+            "The verdict compares cognate pairs with control pairs. This asks something else: whether each word is "
+            "closer "
+            "to its own partner than to the partners of the other words. Both words of every comparison are then from "
+            "cognate pairs, so that nothing about the choice of controls can make the difference."
+        ),
+        words.explain("own partner", "rank and MRR", "precision@1", "p max-T"),
+        [_partner(t, run) for t in ordered],
+        anchor="partners",
+    )
+
+
+def _partner(test: PartnerTest, run: Run) -> Html:
+    at = next((d for d in test.depths if d.depth == run.verdict.depth), test.depths[-1])
+    mine = test.similarity == run.verdict.similarity
+    rows = [
+        [str(d.depth), number(d.own), number(d.others), number(d.delta, sign=True), chance(d.p), chance(d.p_max_t),
+         number(d.rank, 1), number(d.mrr), within(d.mrr_ci, 3, False), percent(d.precision_at_1)]
+        for d in test.depths
+    ]  # fmt: skip
+    how = f"{'all' if test.exact else 'random'} {count(test.shuffles)} exchanges of partners ({test.scheme})"
+    facts_: list[tuple[Child, Child]] = [
+        (
+            "Own less others",
+            join(number(at.delta, sign=True), " · p ", chance(at.p), " · one-sided p ", chance(at.p_greater)),
+        ),
+        ("Mean rank", join(number(at.rank, 1), f" of {test.candidates:g}; by chance ", number(test.chance_rank, 1))),
+        ("MRR", join(number(at.mrr), " (", within(at.mrr_ci, 3, False), "); by chance ", number(test.chance_mrr))),
+        ("Precision@1", join(percent(at.precision_at_1), "; by chance ", percent(test.chance_precision_at_1))),
+        ("Tested by", how if test.scheme else f"not tested: {test.why_no_p}"),
+    ]
+    return tag(
+        "div",
+        tag("h3", f"{test.similarity}, {test.words} words, at depth {at.depth}",
+            tag("span", "beside the primary" if mine else "exploratory", class_="label two")),
+        facts(facts_),
+        tag("figure", charts.partner_curve(test), tag("figcaption", "Solid line with dots: own partners. Dashed "
+                    "line: the other words' "
+            "partners.")) if len(test.depths) > 1 else None,
+        folded("The numbers at every depth", table(
+            f"Partner test, {test.similarity}",
+            ["depth", "own", "others", "difference", "p", "p max-T", "rank", "MRR", "interval", "precision@1"], rows)),
+    )  # fmt: skip
+
+
+def confounds(run: Run, words: Glossary) -> Html | None:
+    """Raw and adjusted Δ beside each other, and how far spelling alone gets."""
+    adjusted, baselines = run.evidence.adjusted, run.evidence.form
+    if not adjusted and not baselines:
+        return None
+    parts: list[Child] = []
+    if adjusted:
+        parts += [tag("h3", "Δ with spelling, tokens and length held equal"), words.explain("adjusted Δ")]
+        rows: list[Row] = []
+        for a in adjusted:
+            mine = (a.similarity, a.control) == (run.verdict.similarity, run.verdict.control)
+            name = f"{a.similarity} · {a.control}"
+            rows += [Row(f"raw · {name}", a.raw, _raw_interval(run, a), False, "circle")]
+            if a.adjusted is not None:
+                rows.append(Row(f"adjusted · {name}", a.adjusted, a.ci, mine, "square"))
+        parts += [
+            tag("figure", charts.forest(rows, "Raw and adjusted Δ", "Δ"),
+                tag("figcaption", "Circles: raw; squares: adjusted; diamond: adjusted at the primary outcome.")),
+            table(
+                "Raw and adjusted Δ",
+                ["similarity", "control", "raw Δ", "adjusted Δ", "interval", "p", "pairs", "clusters"],
+                [
+                    [a.similarity, a.control, number(a.raw, sign=True), number(a.adjusted, sign=True), within(a.ci),
+                     chance(a.p), count(a.n), count(a.clusters)]
+                    for a in adjusted
+                ],
+                text=2,
+            ),
+            [_coefficients(a) for a in adjusted],
+        ]  # fmt: skip
+    if baselines:
+        aucs = {b.control: b for b in baselines}
+        rows = []
+        for control, b in aucs.items():
+            rows.append(Row(f"spelling alone · {control}", b.auc, b.auc_ci, False, "circle"))
+            for t in run.tests:
+                at = next((d for d in t.depths if d.depth == run.verdict.depth), None)
+                if t.control == control and at is not None and at.auc is not None:
+                    rows.append(Row(f"{t.similarity} · {control}", at.auc, at.auc_ci, t is run.primary))
+        parts += [
+            tag("h3", "How far spelling alone gets"),
+            words.explain("AUC"),
+            paragraph(
+                "If comparing letters tells cognates from controls as well as the vectors do, the vectors need know "
+                "nothing of ancestry to do it."
+            ),
+            tag("figure", charts.forest(rows, "AUC of spelling beside AUC of the vectors", "AUC (0.5: a coin)",
+                                        hold=(0.5, 0.0, 1.0), digits=2),
+                tag("figcaption", "Circles: 1 − normalised edit distance of the two forms; squares: similarity of "
+                            "the vectors "
+                    "at the primary depth; diamond: the primary outcome.")),
+            table("AUC of spelling", ["control", "AUC", "interval"],
+                  [[b.control, number(b.auc, 2), within(b.auc_ci, 2, False)] for b in baselines]),
+        ]  # fmt: skip
+    return section("What else could make the difference", *parts, anchor="confounds")
+
+
+def _raw_interval(run: Run, a: AdjustedDelta) -> Interval | None:
+    """The interval of the group test, where it is about the same pairs."""
+    for t in run.tests:
+        if (t.similarity, t.control) == (a.similarity, a.control) and t.n_cognate + t.n_control == a.n:
+            at = next((d for d in t.depths if d.depth == a.depth), None)
+            return at.delta_ci if at else None
+    return None
+
+
+def _coefficients(a: AdjustedDelta) -> Html:
+    name = f"{a.similarity} against {plural(a.control)} at depth {a.depth}"
+    dropped = [paragraph("Left out of the model: ", "; ".join(f"{k} ({v})" for k, v in a.dropped.items()), ".")]
+    return join(
+        paragraph(f"{name}: no adjusted Δ: {a.why_not}") if a.why_not else None,
+        folded(
+            f"What was held equal: {name}",
+            table("Change of similarity for one standard deviation (yes-or-no: from no to yes)",
+                  ["covariate", "estimate", "interval", "p"],
+                  [[c.name, number(c.estimate, 4, True), within(c.ci), chance(c.p)] for c in a.coefficients])
+            if a.coefficients else None,
+            dropped if a.dropped else None,
+        ) if a.coefficients or a.dropped else None,
+    )  # fmt: skip
+
+
+def scores(run: Run, words: Glossary) -> Html | None:
+    """Does the similarity follow people's judgement?"""
+    found = run.evidence.scores
+    if not found:
+        return None
+    return section(
+        "Do the vectors follow people's judgement?",
+        paragraph(
+            "Where people have scored how alike pairs are, a model and a method that measure anything should order "
+            "them "
+            "in a similar way. This checks the instrument, not the hypothesis."
+        ),
+        words.explain("ρ"),
+        table(
+            "Rank correlation with human scores",
+            ["similarity", "depth", "pairs", "ρ", "interval", "p"],
+            [
+                [s.similarity, str(s.depth), count(s.n), number(s.rho, 2, True), within(s.ci, 2), chance(s.p)]
+                for s in found
+            ],
+        ),
+        anchor="scores",
+    )
+
+
+def multiverse(run: Run, words: Glossary) -> Html | None:
+    """All specifications, and what relabelling makes of them jointly."""
+    found = run.evidence.multiverse
+    if found is None or not found.specifications:
+        return None
+    n = len(found.specifications)
+    shown = len(drawn(found.specifications))
+    part = "" if shown == n else f" {shown} of them, evenly chosen, are drawn; all are in outcome.json."
+    rows: list[tuple[Child, Child]] = [
+        ("Median g", join(number(found.median_g, 2, True), " · p ", chance(found.p_median))),
+        ("Same direction as the median", percent(found.agree)),
+        (
+            f"p ≤ {found.alpha:g} in that direction",
+            join(percent(found.significant), " · p ", chance(found.p_significant)),
+        ),
+        ("Joint null", f"{count(found.relabellings)} relabellings ({found.scheme})"),
+    ]
+    return section(
+        "Would another way of measuring have said something else?",
+        paragraph(
+            f"{count(n)} ways of measuring against {plural(found.control)}, all from the same pass over the model, "
+            "sorted by "
+            "what they gave. If the result hung on one choice, the curve would show it. The p beside each summary is "
+            "how "
+            f"often relabelled pairs give a whole curve as extreme.{part}"
+        ),
+        words.explain("specification", "g"),
+        facts(rows),
+        tag(
+            "figure",
+            specification_curve(found.specifications, found.alpha),
+            tag("figcaption", f"Large filled dots: p max-T ≤ {found.alpha:g} for all specifications together; small "
+                        "grey dots: not. "
+                "Dotted line and diamond: the primary outcome. Strokes below: the choices of each specification."),
+        ),
+        _ends(run),
+        anchor="multiverse",
+    )  # fmt: skip
+
+
+def _ends(run: Run) -> Html:
+    found = run.evidence.multiverse
+    assert found is not None
+    ordered = sorted(found.specifications, key=lambda s: s.g if s.g is not None else s.delta)
+    chosen = ordered if len(ordered) <= 24 else [*ordered[:8], *ordered[-8:]]
+    said = "All" if len(chosen) == len(ordered) else "The eight lowest and the eight highest of"
+    rows = [
+        [s.template + (" (primary)" if s.primary else ""), s.pooling, s.similarity, str(s.depth),
+         number(s.delta, sign=True),
+         within(s.ci), number(s.g, 2, True), chance(s.p), chance(s.p_max_t)]
+        for s in chosen
+    ]  # fmt: skip
+    head = ["template", "pooling", "similarity", "depth", "Δ", "interval", "g", "p", "p max-T"]
+    return folded(
+        f"{said} {count(len(ordered))} specifications",
+        table("Specifications", head, rows, text=3, marked=frozenset(i for i, s in enumerate(chosen) if s.primary)),
+    )
