@@ -24,7 +24,7 @@ def in_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recorded(home: Path) -> list[Any]:
     """The runs in the store, the last first."""
-    return Store(uri_of(None, home), home)._all_runs()
+    return Store(uri_of(None, home), home).runs()
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pairprobe import covariates, matrices
 from pairprobe.geometry import flagged, geometry
-from pairprobe.outcomes import Verdict
+from pairprobe.outcomes import GroupTest, Verdict
 from pairprobe.records import PairSet, PartnerMatrix, Similarities, Texts, Tokens, Vectors
 from pairprobe.result import Evidence
 from pairprobe.statistics.confounds import adjusted, form_baselines
@@ -47,9 +47,13 @@ def questions(
     )
     if vectors is None or texts is None or tokens is None:
         return evidence, matrix
+
+    def compare(one: Similarities, some: PairSet) -> dict[str, GroupTest]:
+        return {control: test for (_, control), test in statistics.tests([one], some).items()}
+
     flags, pooled = flagged(vectors), [method.weights(t) > 0 for t in tokens.of]
     return replace(
         evidence,
         geometry=geometry(vectors, texts, statistics.seed, pooled, flags),
-        xray=xray(tokens, vectors, pairs, first, said.control, said.depth, statistics.tests, flags),
+        xray=xray(tokens, vectors, pairs, first, said.control, said.depth, compare, flags),
     ), matrix
