@@ -521,3 +521,20 @@ def test_the_published_set_equals_the_shared_data_row_by_row():
     assert [
         (p.id, p.group, p.a.form, p.a.gloss, p.a.lang, p.b.form, p.b.gloss, p.b.lang) for p in PieOc().read().pairs
     ] == expected
+
+
+def test_frequencies_are_read_and_wrong_ones_told(tmp_path: Path) -> None:
+    file = tmp_path / "often.csv"
+    head = "word_a,word_b,group,freq_a,freq_b\n"
+    good = "a,b,cognate,12.5,0\nc,d,cognate,,3\ne,f,control,1,1\ng,h,control,1e-6,1\n"
+    file.write_text(head + good, encoding="utf-8")
+    pairs = Table(path=str(file)).read().pairs
+    assert [(p.a.frequency, p.b.frequency) for p in pairs] == [(12.5, 0.0), (None, 3.0), (1.0, 1.0), (1e-6, 1.0)]
+    file.write_text(head + good + "i,j,control,often,nan\nk,l,control,-2,1\n", encoding="utf-8")
+    with pytest.raises(PairsError) as error:
+        Table(path=str(file)).read()
+    assert error.value.problems[1:] == (
+        "line 6: freq_a 'often' is not a finite number.",
+        "line 6: freq_b 'nan' is not a finite number.",
+        "line 7: a frequency of -2 cannot be; allowed: 0 or more.",
+    )

@@ -95,7 +95,8 @@ def _adjusted_lines(a: AdjustedDelta) -> Iterator[tuple[str, str]]:
     names = ", ".join(c.name for c in a.coefficients) or "nothing"
     interval = f" {a.ci}" if a.ci else ""
     p = f", p {p_text(a.p)}" if a.p is not None else ""
-    yield "adjusted", f"Δ = {signed(a.adjusted)}{interval}{p} (raw {signed(a.raw)}); held equal: {names}"
+    yield "adjusted", f"Δ = {signed(a.adjusted)}{interval}{p}; raw Δ = {signed(a.raw)}"
+    yield "", f"held equal: {names}"
     for name, why in a.dropped.items():
         if why.startswith("tells"):
             yield "", f"{name} {why}"
@@ -108,7 +109,7 @@ def _score_lines(s: ScoreCheck) -> Iterator[tuple[str, str]]:
         yield "scores", f"{s.n} pairs have a score, but scores or similarities are all equal"
         return
     p = f", p {p_text(s.p)}" if s.p is not None else ""
-    interval = f" {s.ci}" if s.ci else ""
+    interval = f" [{signed(s.ci.low, 2)}, {signed(s.ci.high, 2)}]" if s.ci else ""
     yield "scores", f"Spearman's ρ = {signed(s.rho, 2)}{interval}{p} with people's scores of {s.n} pairs"
     if s.ci is not None and 0.0 in s.ci:
         yield "", "it is not shown that this model and method follow people's judgement here"

@@ -1,0 +1,122 @@
+"""What is said, drawn up and tabled beside a verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pairprobe import beside, tracking
+from pairprobe.commands.main import run
+from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline
+from pairprobe.outcomes import DepthTest, Interval, Verdict
+from pairprobe.result import Evidence
+
+AT = DepthTest(3, 0.6, 0.5, 0.1, 0.1, 0.1, Interval(0.05, 0.15), 1.0, None, 3.0, 0.001, 0.001, 0.01)
+SAID = Verdict("closer", (), (), "cosine", "control", 3)
+ADJUSTED = AdjustedDelta(
+    "cosine", "control", 3, 40, 30, 0.1, 0.08, Interval(0.02, 0.14), 0.01, (Coefficient("length", 0.1, None, None),)
+)
+FORM = FormBaseline("control", 0.9, Interval(0.7, 0.97), "cosine", 3, 0.8, Interval(-0.3, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("form", "as_much"),
+    [
+        (FORM, True),
+        (replace(FORM, auc=0.6, auc_ci=Interval(0.4, 0.7)), False),  # spelling tells nothing
+        (replace(FORM, auc=0.7, auc_ci=Interval(0.55, 0.8), model_auc=0.95, gain_ci=Interval(0.1, 0.4)), False),
+        (replace(FORM, auc=0.7, auc_ci=Interval(0.55, 0.8), model_auc=0.75, gain_ci=Interval(-0.1, 0.2)), True),
+        (replace(FORM, auc=1.0, auc_ci=None), True),  # without fail: no interval
+        (replace(FORM, auc=0.1, auc_ci=Interval(0.03, 0.3)), False),  # spelling points the other way
+        (replace(FORM, auc=0.1, auc_ci=Interval(0.03, 0.3), model_auc=0.2), True),  # both point away
+    ],
+)
+def test_spelling_tells_as_much_as_the_model(form: FormBaseline, as_much: bool) -> None:
+    assert beside.spelling_tells_as_much(form) == as_much
+    assert bool(beside.beware(Evidence(form=(form,)), AT, SAID)) == as_much
+
+
+@pytest.mark.parametrize(
+    ("adjusted", "said"),
+    [
+        (ADJUSTED, ""),
+        (replace(ADJUSTED, ci=Interval(-0.01, 0.17)), "what is left may be nothing"),
+        (replace(ADJUSTED, adjusted=-0.02, ci=Interval(-0.06, 0.02)), "turns around: +0.100 becomes −0.020"),
+        (replace(ADJUSTED, ci=None, why_not="few clusters"), ""),
+        (replace(ADJUSTED, adjusted=None, ci=None, p=None, why_not="too few"), ""),
+        (replace(ADJUSTED, dropped={"same script": "tells cognates from controls without fail"}), "same script alone"),
+        (replace(ADJUSTED, depth=2, ci=Interval(-0.01, 0.17)), ""),  # not the primary depth
+        (replace(ADJUSTED, control="unrelated", ci=Interval(-0.01, 0.17)), ""),
+    ],
+)
+def test_adjusting_that_takes_the_difference_away_is_told(adjusted: AdjustedDelta, said: str) -> None:
+    told = " ".join(beside.beware(Evidence(adjusted=(adjusted,)), AT, SAID))
+    assert said in told
+    assert bool(told) == bool(said)
+
+
+def test_a_difference_that_was_never_clear_needs_no_such_word() -> None:
+    unclear = replace(AT, delta_ci=Interval(-0.05, 0.25))
+    assert beside.beware(Evidence(adjusted=(replace(ADJUSTED, ci=Interval(-0.1, 0.2)),)), unclear, SAID) == ()
+
+
+PAIRS = "word_a,word_b,group,lang_a,lang_b,score,freq_a,freq_b\n" + "".join(
+    f"{a},{b},{group},English,German,{score},{score + 1},7\n"
+    for a, b, group, score in [
+        ("water", "Wasser", "cognate", 8), ("father", "Vater", "cognate", 7), ("night", "Nacht", "cognate", 9),
+        ("hand", "Hand", "cognate", 10), ("house", "Haus", "cognate", 9), ("stone", "Stein", "cognate", 6),
+        ("dog", "Baum", "control", 1), ("tree", "Auge", "control", 2), ("bird", "Zahl", "control", 0),
+        ("leg", "Tisch", "control", 1), ("horse", "Wolke", "control", 3), ("bread", "Messer", "control", 4),
+    ]
+)  # fmt: skip
+
+
+def test_a_run_leaves_lines_curves_tables_and_the_matrix(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "twelve.csv"
+    file.write_text(PAIRS, encoding="utf-8")
+    assert run(["method=static", "pairs=table", f"pairs.path={file}", "template=bare"]) == 0
+    out = capfd.readouterr().out
+    for label in ("partners", "adjusted", "spelling", "scores"):
+        assert f"\n{label} " in out
+    assert max(map(len, out.splitlines())) <= 100
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (recorded,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    metrics = recorded.data.metrics
+    assert metrics["partners/delta"] == metrics["partners/cosine/delta"]
+    assert metrics["partners/chance_precision_at_1"] == pytest.approx(1 / 6)
+    assert metrics["form/auc"] == pytest.approx(71 / 72)
+    assert metrics["scores/rho"] == metrics["scores/cosine/rho"]
+    # twelve pairs are too few for seven terms: no adjusted Δ is given, and the table says why
+    assert "adjusted/delta" not in metrics
+    store = tracking.Store(f"sqlite:///{home / 'mlflow.db'}", home)
+    run_id = recorded.info.run_id
+    adjusted = store.table(run_id, "tables/adjusted.json")
+    assert "too few for 7 terms" in adjusted[0]["remark"]
+    matrix = store.table(run_id, "tables/matrix.json")
+    assert len(matrix) == 2 * 6 * 6
+    own = [r["similarity"] for r in matrix if r["similarity_kind"] == "cosine" and r["own"]]
+    assert np.mean(own) == pytest.approx(metrics["partners/cosine/own"])
+    similarities = store.table(run_id, "tables/similarities.json")
+    pairs = [r["similarity"] for r in similarities if r["similarity_kind"] == "cosine" and r["group"] == "cognate"]
+    assert own == pytest.approx(pairs)
+    assert [r["similarity_kind"] for r in store.table(run_id, "tables/partners.json")] == ["cosine", "centred"]
+    assert store.table(run_id, "tables/scores.json")[0]["n"] == 12
+    assert store.table(run_id, "tables/spelling.json")[0]["auc"] == metrics["form/auc"]
+    outcome = json.loads(store.artifact(run_id, "outcome.json").read_text(encoding="utf-8"))
+    assert outcome["evidence"]["partners"]["cosine"]["words"] == 6
+    assert outcome["evidence"]["form"][0]["auc"] == metrics["form/auc"]
+    assert outcome["evidence"]["scores"][0]["rho"] == metrics["scores/rho"]
+
+
+def test_recorded_similarities_have_no_partners_but_spelling(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["experiment=paper70_published", "method.model=Llama-3.3-70B-Instruct-INT8"]) == 0
+    out = capfd.readouterr().out
+    assert "\npartners" not in out
+    assert "\nspelling " in out
