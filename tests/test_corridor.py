@@ -118,6 +118,7 @@ def test_a_sweep_is_flat_runs_that_share_a_tag(home: Path, pairs_file: Path) -> 
     runs = runs_of(home)
     assert [r.info.run_name for r in runs] == ["minilm-static-germanic", "minilm-layerwise-germanic"]
     assert len({r.data.tags["sweep_id"] for r in runs}) == 1
+    assert [r.data.tags["swept"] for r in runs] == ["method=static", "method=layerwise"]
     assert not any("mlflow.parentRunId" in r.data.tags for r in runs)
     assert len({r.info.experiment_id for r in runs}) == 1
 
@@ -274,10 +275,11 @@ def test_compare_tells_what_differs(home: Path, pairs_file: Path, capfd) -> None
     said = capfd.readouterr().out
     assert "method.name" in said
     assert "static" in said
-    for word in ("Δ", "interval", "g", "p", "germanic_0002"):
+    for word in ("Δ", "interval", "g", "p", "ΔΔ", "father – Vater", "CKA", "RSA"):
         assert word in said
-    figure = Path(said.split("figure")[-1].strip())
-    assert figure.exists()
+    drawn = [Path(line.strip()) for line in said.split("figures")[-1].strip().splitlines()]
+    assert len(drawn) == 2
+    assert all(file.exists() for file in drawn)
     assert run(["compare", a]) == 2
 
 

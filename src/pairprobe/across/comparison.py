@@ -162,7 +162,7 @@ def _words(runs: Sequence[Recorded], most: int) -> tuple[Words | None, str]:
     """(how alike words are seen, why not)."""
     having = [i for i, r in enumerate(runs) if r.vectors is not None]
     if len(having) < 2:
-        return None, f"{len(having) or 'none'} of these {len(runs)} runs holds vectors; two are needed"
+        return None, f"{len(having)} of these {len(runs)} runs have vectors; two are needed"
     vectors = [v for i in having if (v := runs[i].vectors) is not None]
     shared: list[WordKey] = [w for w in vectors[0].rows if all(w in v.rows for v in vectors)]
     if len(shared) < LEAST:

@@ -23,9 +23,9 @@ def show(found: Comparison, names: Sequence[str], report: Report) -> None:
     """All of a comparison, the figures' places left out."""
     for i, (name, run) in enumerate(zip(names, found.runs, strict=True)):
         report.line("runs" if i == 0 else "", f"{i + 1}  {name} · {run.run_id}", always=True)
-    for i, run in enumerate(found.runs):
-        for j, sentence in enumerate(run.missing):
-            report.line("missing" if i == j == 0 else "", f"run {i + 1} has {sentence}", always=True)
+    for i, sentence in enumerate(dict.fromkeys(s for run in found.runs for s in run.missing)):
+        which = [k for k, run in enumerate(found.runs, start=1) if sentence in run.missing]
+        report.line("missing" if i == 0 else "", f"run {_numbers(which)}: {sentence}", always=True)
     _differing(found, report)
     report.line("", "", always=True)
     _outcomes(found.runs, report)

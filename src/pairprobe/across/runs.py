@@ -199,9 +199,9 @@ def _vectors(store: Store, run_id: str, missing: list[str]) -> WordVectors | Non
         if len(shape) != 3 or shape[0] != len(depths) or shape[1] != len(texts):
             raise ValueError(f"vectors of shape {shape} for {len(depths)} depths and {len(texts)} texts")
     except StoreError:
-        missing.append("no vectors: it has no part in CKA and RSA")
+        missing.append("no vectors, so no part in CKA and RSA")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        missing.append(f"its vectors cannot be read ({str(error).splitlines()[0]}): it has no part in CKA and RSA")
+        missing.append(f"vectors that cannot be read, so no part in CKA and RSA ({str(error).splitlines()[0]})")
     else:
         return WordVectors(path, depths, int(shape[2]), rows)
     return None

@@ -24,6 +24,7 @@ Array = npt.NDArray[np.float64]
 #: Vectors of the same words at each depth, [words, width]; read one at a time, so they may lie in a file.
 Depths = Sequence[npt.NDArray[Any]]
 LEAST = 4  # words: the unbiased HSIC divides by n − 3
+LEAST_RANKED = 5  # values: two orders of four are the same, or each other's reverse, one time in twelve
 LEAST_INTERVAL = 10  # words: fewer leave a jackknife nothing to go by
 BLOCK = 40_000_000  # float64 values of pairs of words that are held at once beside the one computed: 320 MB
 ROWS = 4_000_000  # float64 values of a block of rows of a Gram matrix: 32 MB
@@ -89,9 +90,9 @@ def agreement(
 
 
 def spearman(a: Sequence[float] | Array, b: Sequence[float] | Array) -> float | None:
-    """Spearman's rank correlation; None for fewer than four values, or where one side is constant."""
+    """Spearman's rank correlation; None for fewer than five values, or where one side is constant."""
     first, second = (np.asarray(v, dtype=np.float64) for v in (a, b))
-    if len(first) < LEAST:
+    if len(first) < LEAST_RANKED:
         return None
     return _defined(_product(_unit(_ranks(first)), _unit(_ranks(second))))
 
