@@ -87,6 +87,9 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("evidence", {"outcomes"}),
         ("result", {"records", "outcomes", "evidence"}),
         ("figures", {"records", "outcomes", "evidence", "errors"}),
+        ("across.runs", {"records", "outcomes", "errors", "tracking"}),
+        ("across.comparison", {"records", "outcomes", "evidence", "errors", "statistics", "across"}),
+        ("across.table", {"records", "outcomes", "errors", "disk", "across"}),
         ("provenance", {"records", "errors", ""}),  # "": the package's own version
     ],
 )

@@ -255,8 +255,15 @@ class Store:
         return found
 
     def artifact(self, run_id: str, path: str) -> Path:
-        """A local copy of one artifact. Raises StoreError where the run has none."""
+        """One artifact's own file where it lies on this machine, else a local copy: read it only.
+
+        Raises StoreError where the run has none.
+        """
         try:
+            where = str(self.client.get_run(run_id).info.artifact_uri)
+            file = Path(unquote(where.removeprefix("file://"))) / path  # MLflow would copy it, gigabytes of vectors too
+            if where.startswith("file:///") and file.exists():
+                return file
             return Path(self.client.download_artifacts(run_id, path))
         except Exception as error:
             raise _store_error(f"run {run_id} has no {path}", error) from error

@@ -32,15 +32,15 @@ def by_depth(words: Words, names: Sequence[str], file: Path) -> Path:
     first, second = words.all_depths
     curve = words.same_depths and len(first) > 1
     panes = 3 if curve else 2
-    fig, axes = figures._figure(1, panes, (4.6 * panes, 2.2 + min(2.4, 0.5 * len(first))))
+    fig, axes = figures._figure(1, panes, (4.6 * panes, 2.7 + min(2.4, 0.5 * len(first))))
     panels = (("debiased CKA", words.cka_by_depth), ("RSA (Spearman)", words.rsa_by_depth))
     for axis, (title, values) in zip(axes, panels, strict=False):
         _map(fig, axis, values, title)
         _depths(axis.set_xticks, second)
         _depths(axis.set_yticks, first)
         axis.invert_yaxis()  # depth 0 below
-        axis.set_xlabel(f"depth of {_short(names[1])}")
-        axis.set_ylabel(f"depth of {_short(names[0])}")
+        axis.set_xlabel("depth in run 2")
+        axis.set_ylabel("depth in run 1")
         place = (second.index(words.depths[1]), first.index(words.depths[0]))
         axis.plot(*place, "s", markersize=19, markerfacecolor="none", markeredgecolor=figures.OTHERS[0],
                   markeredgewidth=2, label="primary depths")  # fmt: skip
@@ -56,7 +56,8 @@ def by_depth(words: Words, names: Sequence[str], file: Path) -> Path:
         axis.set_xlabel("the same depth in both")
         axis.set_title("depth by depth", loc="left")
         axis.legend(frameon=False, fontsize=9)
-    fig.suptitle(_of(words), fontsize=9, x=0.01, ha="left")
+    title = f"run 1: {_short(names[0])}\nrun 2: {_short(names[1])}\n{_of(words)}"
+    fig.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figures._save(fig, file)
 
 
@@ -100,4 +101,4 @@ def _of(words: Words) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 44 else f"{name[:20]}…{name[-22:]}"
+    return name if len(name) <= 90 else f"{name[:44]}…{name[-45:]}"

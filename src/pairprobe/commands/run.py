@@ -43,7 +43,7 @@ class Done:
     def name(self, plain: str, swept: str) -> str:
         """A run's name: with what was swept where other runs would be called the same."""
         alone = self.names.count(plain) == 1 < len(self.names)
-        said = [text for text in compose.OVERRIDE.split(swept) if not text.startswith(IN_NAME)]
+        said = [text for text in compose.OVERRIDE.split(swept) if text and not text.startswith(IN_NAME)]
         return plain if alone or not said else f"{plain} · {' '.join(said)}"
 
 
