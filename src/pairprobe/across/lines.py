@@ -150,7 +150,11 @@ def _words(found: Comparison, report: Report) -> None:
     drawn = f", {words.used} of them drawn at random (--words {words.used})" if words.used < words.shared else ""
     held = " and ".join(str(n) for n in words.held) if len(words.held) == 2 else f"{min(words.held)}–{max(words.held)}"
     depths = ", ".join(str(d) for d in words.depths)
-    report.line("words", f"{words.shared} shared of {held}{drawn}; at the primary depths ({depths}):", always=True)
+    some = len(words.runs) < len(found.runs)
+    which = f"of runs {_numbers([i + 1 for i in words.runs])}, which have vectors: " if some else ""
+    report.line(
+        "words", f"{which}{words.shared} shared of {held}{drawn}; at the primary depths ({depths}):", always=True
+    )
     a = words.primary
     if a is None:
         for name, values in (("debiased CKA", words.cka), ("RSA", words.rsa)):

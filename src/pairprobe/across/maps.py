@@ -39,8 +39,8 @@ def by_depth(words: Words, names: Sequence[str], file: Path) -> Path:
         _depths(axis.set_xticks, second)
         _depths(axis.set_yticks, first)
         axis.invert_yaxis()  # depth 0 below
-        axis.set_xlabel("depth in run 2")
-        axis.set_ylabel("depth in run 1")
+        axis.set_xlabel(f"depth in run {words.runs[1] + 1}")
+        axis.set_ylabel(f"depth in run {words.runs[0] + 1}")
         place = (second.index(words.depths[1]), first.index(words.depths[0]))
         axis.plot(*place, "s", markersize=19, markerfacecolor="none", markeredgecolor=figures.OTHERS[0],
                   markeredgewidth=2, label="primary depths")  # fmt: skip
@@ -56,7 +56,8 @@ def by_depth(words: Words, names: Sequence[str], file: Path) -> Path:
         axis.set_xlabel("the same depth in both")
         axis.set_title("depth by depth", loc="left")
         axis.legend(frameon=False, fontsize=9)
-    title = f"run 1: {_short(names[0])}\nrun 2: {_short(names[1])}\n{_of(words)}"
+    runs = [i + 1 for i in words.runs]
+    title = "\n".join([*(f"run {n}: {_short(name)}" for n, name in zip(runs, names, strict=True)), _of(words)])
     fig.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figures.save(fig, file)
 
@@ -97,7 +98,7 @@ def _depths(set_ticks: Any, depths: Sequence[int]) -> None:
 
 def _of(words: Words) -> str:
     drawn = f", {words.used} of them drawn" if words.used < words.shared else ""
-    return f"{words.shared} words in all runs{drawn}"
+    return f"{words.shared} words in all of these runs{drawn}"
 
 
 def _short(name: str) -> str:
