@@ -109,6 +109,14 @@ def test_equal_measurements_have_no_interval_and_say_so() -> None:
     assert "no similarity differs" in found.why_no_ci
 
 
+def test_a_change_that_is_the_same_for_all_has_no_interval_and_says_so() -> None:
+    first = np.random.default_rng(2).normal(size=8)
+    found = delta_of_deltas(first, first + np.repeat([0.3, 0.0], 4), pair_set(4, 4), "control")
+    assert found.estimate == pytest.approx(0.3)
+    assert found.ci is None
+    assert found.why_no_ci == "all pairs of a group change by the same amount"
+
+
 def test_pairs_that_are_all_linked_have_no_interval_and_say_so() -> None:
     first, second = np.random.default_rng(8).normal(size=(2, 6))
     found = delta_of_deltas(first, second, linked([0, 0, 0], [0, 1, 1]), "control")

@@ -49,7 +49,7 @@ def test_the_effect_is_delta_of_deltas_and_counts_what_crosses_alpha() -> None:
     shifts = np.array([[3.0], [3.0], [0.0]])
     x, y = rng.normal(size=(3, 12)) + shifts, rng.normal(size=(3, 12))
     x2 = x.copy()
-    x2[0] += y[0].mean() - x[0].mean()
+    x2[0] = x[0] / 2 + y[0].mean() - x[0].mean() / 2
     before, after = group_test(x, y), group_test(x2, y)
     assert [t.p is not None and t.p <= 0.05 for t in before.depths] == [True, True, False]
     assert [t.p is not None and t.p <= 0.05 for t in after.depths] == [False, True, False]
@@ -57,10 +57,15 @@ def test_the_effect_is_delta_of_deltas_and_counts_what_crosses_alpha() -> None:
     found = effect("nf4", pairs, (similarities(x, y), similarities(x2, y)), (before, after), (), among=4)
     assert (found.changed, found.tested, found.agreement) == ((0,), 3, ())
     both = [np.concatenate([a, y], axis=1) for a in (x, x2)]
-    assert found.deltas[0] == delta_of_deltas(both[0][0], both[1][0], pairs, "control")
+    alone = delta_of_deltas(both[0][0], both[1][0], pairs, "control")
+    assert found.deltas[0].estimate == pytest.approx(alone.estimate)
+    assert found.deltas[0].ci is not None and alone.ci is not None  # noqa: PT018
+    assert found.deltas[0].ci.low == pytest.approx(alone.ci.low)
     assert found.deltas[0].estimate == pytest.approx(y[0].mean() - x[0].mean())
     wider = delta_of_deltas(both[0][0], both[1][0], pairs, "control", 1 - 0.05 / 4)
-    assert found.corrected[0] == wider.ci
+    assert found.corrected[0] is not None and wider.ci is not None  # noqa: PT018
+    assert found.corrected[0].high == pytest.approx(wider.ci.high)
+    assert found.corrected[0].high > found.deltas[0].ci.high
 
 
 # ── a sweep ──────────────────────────────────────────────────────────────────────────────────────────────

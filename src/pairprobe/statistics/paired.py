@@ -78,11 +78,12 @@ def deltas_of_deltas(
     left_out = _without_each(differences, cognate, belongs, count)
     lacking = _lacking(left_out, count, control)
     margins = np.zeros(len(estimates)) if lacking else _margins(left_out, count, confidence)
+    varies = margins > ROUNDING * np.abs(differences).max(axis=1)
     return tuple(
         DeltaOfDeltas(
             estimate=float(estimates[i]),
             ci=Interval(float(estimates[i] - margins[i]), float(estimates[i] + margins[i]))
-            if spread[i] and not lacking
+            if spread[i] and varies[i]
             else None,
             first=float(deltas[0][i]),
             second=float(deltas[1][i]),
@@ -90,7 +91,7 @@ def deltas_of_deltas(
             n_control=int((~cognate).sum()),
             clusters=count,
             confidence=confidence,
-            why_no_ci="no similarity differs between the two" if not spread[i] else lacking,
+            why_no_ci=_why(bool(spread[i]), bool(varies[i]), lacking),
         )
         for i in range(len(estimates))
     )
@@ -131,6 +132,12 @@ def _lacking(left_out: Array, count: int, control: str) -> str:
     if np.isnan(left_out).any():
         return f"all cognate or all {control} pairs are linked, so that nothing says how far their mean would vary"
     return ""
+
+
+def _why(spread: bool, varies: bool, lacking: str) -> str:
+    if not spread:
+        return "no similarity differs between the two"
+    return lacking or ("" if varies else "all pairs of a group change by the same amount")
 
 
 def _margins(left_out: Array, count: int, confidence: float) -> Array:
