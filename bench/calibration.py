@@ -192,10 +192,15 @@ def part_of(found: Draws, members: slice) -> Draws:
 
 
 def simulate(
-    design: Design, noise: str, repeat: int, permutations: int = 999, resamples: int = 999, seed: int = 0
-) -> Counts:
-    """Of `repeat` families: errors of every p and every interval. Plain p's and intervals are those of one depth."""
-    links, columns = Links.of(design.pairs), np.arange(len(design.pairs))
+    design: Design, noise: str, repeat: int, permutations: int = 999, resamples: int = 999, seed: int = 0,
+    *, as_if_independent: bool = False,
+) -> Counts:  # fmt: skip
+    """Of `repeat` families: errors of every p and every interval. Plain p's and intervals are those of one depth.
+
+    as_if_independent: tests and intervals are not told what links the pairs.
+    """
+    told = independent(len(design.pairs), 0) if as_if_independent else design.pairs
+    links, columns = Links.of(told), np.arange(len(design.pairs))
     cognate = np.array([p.group == COGNATE for p in design.pairs])
     total = Counts({}, {})
     for block, start in enumerate(range(0, repeat, AT_ONCE)):
@@ -205,7 +210,7 @@ def simulate(
         for what, rows, shift in (("null", values, 0.0), ("bound", values[::DEPTHS], SESOI)):
             sample = Sample((rows + shift * cognate,), columns, cognate, links)
             scheme = Scheme.of(sample)
-            found = draws(sample, scheme, permutations, 5_000, seed + block)
+            found = draws(sample, scheme, permutations, 1100, seed + block)
             if what == "bound":
                 interval = resampled(sample, CONFIDENCE, resamples, seed + block)
                 compared = Compared(sample, scheme, found, p_values(found), interval, CONFIDENCE, SESOI)

@@ -348,6 +348,39 @@ def test_the_kind_of_test_is_told(exact: bool, words: str) -> None:
     assert "found 80 % of the time: d = 1.8" in text
 
 
+def test_linked_pairs_are_told_with_their_scheme_and_clusters() -> None:
+    linked = {
+        "scheme": "clusters of one size exchanged whole and labels exchanged within clusters", "clusters": 6,
+        "effective_cognate": 4.54, "effective_control": 3.0, "family": 26,
+    }  # fmt: skip
+    shown_text = table(group_test([at(0, auc=0.6, auc_ci=Interval(0.41, 0.77), equivalence_p=0.3)], **linked), depth=0)
+    assert max(cell_len(line) for line in shown_text.splitlines()) <= WIDTH
+    text = " ".join(shown_text.split())
+    assert "labels exchanged within clusters, since words, concepts or cognate sets link the 14 pairs into 6" in text
+    assert "p max-T and q allow for all 26 depths × similarities" in text
+    assert "taking linked pairs for 4.54 against 3 independent ones" in text
+    assert "with chance 0.60 (AUC, 95 % interval 0.41 to 0.77)" in text
+    assert "is as large as 0 standard deviations: p = 0.300 (equivalence)" in text
+
+
+def test_where_no_p_is_given_the_reason_stands_where_tests_are_told() -> None:
+    none = at(0, p=None, p_greater=None, p_max_t=None, q=None)
+    text = " ".join(table(group_test([none], scheme="", why_no_p="two clusters are too few."), depth=0).split())
+    assert "tests no p-value: two clusters are too few." in text
+    assert "relabellings; smallest p" not in text
+    assert "exchanged" not in text
+
+
+def test_the_widest_numbers_still_fit_the_page() -> None:
+    wide = at(80, mean_cognate=-12.345, mean_control=-12.345, delta=-12.345, delta_ci=Interval(-12.345, -10.123),
+              g=-10.25, p=0.0001, p_max_t=0.0001, q=0.0001)  # fmt: skip
+    text = table(group_test([wide], control="form_matched"), depth=80)
+    assert max(cell_len(line) for line in text.splitlines()) <= WIDTH
+    assert rows(text)[0].split() == [
+        "80", "-12.345", "-12.345", "−12.345", "[−12.345,", "−10.123]", "−10.25", *["<", "0.001"] * 3, "←", "primary",
+    ]  # fmt: skip
+
+
 # ── commands to copy ─────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -65,6 +65,19 @@ def test_the_warning_quotes_sizes_near_the_runs_own(n, m, told):
     assert told in warning
 
 
+@pytest.mark.parametrize(
+    ("units", "told"),
+    [
+        (10, "10: simulated ones of 95 % of so many hold the truth 95 to 100"),
+        (5, "5: simulated ones of 95 % of so few hold the truth 84 to 94"),
+    ],
+)
+def test_an_interval_by_units_is_told_with_its_own_coverage(apart, units, told):
+    test, pairs = apart
+    (warning,) = verdict(replace(test, resampled="units", units=units), pairs, -1).beware
+    assert told in warning
+
+
 def test_linked_pairs_are_warned_of_as_the_independent_ones_they_are_worth(apart):
     test, pairs = apart
     linked = replace(test, effective_cognate=4.2, effective_control=3.9, n_cognate=60, n_control=50)

@@ -251,10 +251,11 @@ class Report:
         )
         at = test.at(primary)
         if at.auc is not None:
-            within = f" {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
+            percent = f"{100 * test.confidence:g} %"
+            within = f", {percent} interval {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
             self.line(
                 "",
-                f"at the primary depth a cognate pair is the more similar one with chance {at.auc:.2f}{within} (AUC)"
+                f"at the primary depth a cognate pair is the more similar one with chance {at.auc:.2f} (AUC{within})"
                 + (f" · Δ without any one unit: {at.left_out}" if at.left_out else ""),
             )
         if at.p_greater is not None:
@@ -349,7 +350,7 @@ def _relabelled(test: GroupTest) -> str:
 def _worth(test: GroupTest) -> str:
     """What power supposes of linked pairs."""
     n, m = test.effective_cognate, test.effective_control
-    if n is None or m is None or (n, m) == (test.n_cognate, test.n_control):
+    if n is None or m is None or not 0 < test.clusters < test.n_cognate + test.n_control:
         return ""
     return f", taking linked pairs for {n:.3g} against {m:.3g} independent ones"
 

@@ -8,6 +8,7 @@ from pairprobe.outcomes import PAIRS_RELABELLED, GroupTest, Verdict, p_text, sig
 from pairprobe.records import PairSet
 
 FEW = 20  # pairs in a group; below, intervals of skewed similarities hold the truth too rarely (decision 5)
+FEW_UNITS = 8  # below, so are intervals by units (decision 13)
 #: Cognate + control pairs → how often simulated 95 % intervals hold the truth, per cent, where similarities are normal
 #: and where they are skewed (exponential): python -m bench.coverage_of_intervals.
 COVERAGE = {
@@ -144,6 +145,13 @@ def _few(test: GroupTest) -> list[str]:
     n, m = _worth(test)
     if min(n, m) >= FEW:
         return []
+    if test.resampled == "units":
+        held = "84 to 94" if test.units < FEW_UNITS else "95 to 100"
+        return [
+            f"the pairs are so linked that the interval rests on drawing whole units of linked words, of which there "
+            f"are {test.units}: simulated ones of 95 % of so {'few' if test.units < FEW_UNITS else 'many'} hold the "
+            f"truth {held} times in a hundred."
+        ]
     few, many = sorted((n, m))
 
     def far(size: tuple[int, int]) -> float:
@@ -165,7 +173,7 @@ def _worth(test: GroupTest) -> tuple[float, float]:
 
 def _supposed(test: GroupTest) -> str:
     n, m = _worth(test)
-    if (n, m) == (test.n_cognate, test.n_control):
+    if not 0 < test.clusters < test.n_cognate + test.n_control:
         return "independent pairs"
     return f"linked pairs taken for {n:.3g} against {m:.3g} independent ones"
 

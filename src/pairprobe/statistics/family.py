@@ -31,7 +31,7 @@ def benjamini_hochberg(p: Array) -> Array:
     return found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Curve:
     """What specifications say together. None where undefined.
 
