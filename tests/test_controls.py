@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pairprobe.errors import ConfigError, PairsError
 from pairprobe.pairs.building import Material, Recipe, build
-from pairprobe.pairs.controls import form_matched, shuffled, unrelated
+from pairprobe.pairs.controls import form_matched, same_concept, shuffled, unrelated
 from pairprobe.pairs.matching import Given, Item, Measure, balance, standardised
 from pairprobe.records import PairSet, Word
 from pairprobe.statistics.units import clusters

@@ -111,10 +111,11 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
 
     row = vectors.depths.index(depth) if depth in vectors.depths else len(vectors.depths) - 1
     values = vectors.values[row].astype(np.float64)
-    parts = min(2, *values.shape)
+    ours = np.unique(np.concatenate([texts.a, texts.b]))  # the reference vocabulary is not drawn
+    parts = min(2, len(ours), values.shape[1])
     places, share = np.zeros((len(values), 2)), [0.0, 0.0]
-    if np.ptp(values, axis=0).max() > 0:  # identical vectors have no components: all points lie at 0
-        pca = PCA(n_components=parts, svd_solver="full").fit(values)
+    if np.ptp(values[ours], axis=0).max() > 0:  # identical vectors have no components: all points lie at 0
+        pca = PCA(n_components=parts, svd_solver="full").fit(values[ours])
         places[:, :parts] = pca.transform(values)
         share = [*pca.explained_variance_ratio_, 0.0][:2]
 
@@ -133,13 +134,13 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
         used = np.unique(index)
         axis.scatter(places[used, 0], places[used, 1], marker=marker, s=26, color="0.2", zorder=3, label=label)
     axis.margins(0.14)
-    if len(texts) <= LABELLED:
-        _label(axis, [t.word.form for t in texts.texts], places)
+    if len(ours) <= LABELLED:
+        _label(axis, [texts.texts[i].word.form for i in ours], places[ours])
     axis.set_xlabel(f"principal component 1 ({100 * share[0]:.0f} % of variance)")
     axis.set_ylabel(f"principal component 2 ({100 * share[1]:.0f} %)")
     axis.set_title(f"words at depth {vectors.depths[row]}; distances in the plane are not similarities", loc="left")
     # the best place is sought among all points, which takes long where there are many, and then there is none
-    axis.legend(frameon=False, fontsize=9, loc="best" if len(texts) <= LABELLED else "upper right")
+    axis.legend(frameon=False, fontsize=9, loc="best" if len(ours) <= LABELLED else "upper right")
     return save(fig, file)
 
 
