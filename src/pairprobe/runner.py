@@ -82,7 +82,7 @@ def run(job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None
 
 def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Result:
     """The rooms in order; nothing is written but vectors to `kept`."""
-    pairs, evidence = plan.pairs, Evidence()
+    pairs = plan.pairs
     texts = tokens = findings = vectors = usage = None
     if job.method.uses_model:
         checkpoint: Any = plan.checkpoint
@@ -117,10 +117,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     tests = job.statistics.tests(similarities, pairs)
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]
-    if job.multiverse.asked:
-        evidence = replace(
-            evidence, multiverse=several.judge(found, job.similarities, job.statistics, control, primary)
-        )
+    judged = several.judge(found, job.similarities, job.statistics, control, primary) if job.multiverse.asked else None
     chosen = tests[primary.similarity, control]
     said = verdict(chosen, pairs, primary.depth)
     return Result(
@@ -128,7 +125,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         similarities={s.name: s for s in similarities},
         tests=tests,
         verdict=replace(said, beware=said.beware + (findings.beware if findings else ())),
-        evidence=evidence,
+        evidence=Evidence(multiverse=judged),
     )  # fmt: skip
 
 
