@@ -40,13 +40,13 @@ def at(depth: int, **values: Any) -> DepthTest:
     known: dict[str, Any] = {
         "mean_cognate": depth / 1000, "mean_control": 0.4, "sd_cognate": 0.1, "sd_control": 0.1, "delta": -0.036,
         "delta_ci": Interval(-0.149, 0.074), "g": -0.28, "g_ci": Interval(-1.1, 0.6), "t": -0.5, "p": 0.579,
-        "p_greater": 0.7, "p_max_t": 0.811,
+        "p_greater": 0.7, "p_max_t": 0.811, "q": 0.6,
     }  # fmt: skip
     return DepthTest(depth, **{**known, **values})
 
 
 def undefined(depth: int) -> DepthTest:
-    nothing = dict.fromkeys(("delta_ci", "g", "g_ci", "t", "p", "p_greater", "p_max_t"))
+    nothing = dict.fromkeys(("delta_ci", "g", "g_ci", "t", "p", "p_greater", "p_max_t", "q"))
     return at(depth, sd_cognate=0.0, sd_control=0.0, **nothing)
 
 
@@ -298,18 +298,18 @@ def test_a_table_that_fits_is_shown_whole() -> None:
     [(0.579, "= 0.579"), (0.00099, "= 0.001"), (0.0005, "= 0.001"), (0.00049, "< 0.001"), (1e-5, "< 0.001")],
 )
 def test_a_p_value_is_told_alike_everywhere_and_never_as_zero(p: float, told: str) -> None:
-    depths = [at(0, p=p, p_max_t=p, p_greater=p), at(1, t=-9.0, p=p, p_max_t=p, p_greater=p)]
+    depths = [at(0, p=p, p_max_t=p, p_greater=p, q=p), at(1, t=-9.0, p=p, p_max_t=p, p_greater=p, q=p)]
     drawn = {"smallest_p": 1e-5, "relabellings": 99_999, "exact": False}
     text = table(group_test(depths, **drawn), group_test(depths, "centred", **drawn), depth=0)
-    cells = [re.split(r"\s{2,}", row.replace("← primary", "").strip())[-2:] for row in rows(text)]
-    assert cells == [[told.removeprefix("= ")] * 2] * 2  # p and p max-T of two depths
+    cells = [re.split(r"\s{2,}", row.replace("← primary", "").strip())[-3:] for row in rows(text)]
+    assert cells == [[told.removeprefix("= ")] * 3] * 2  # p, p max-T and q of two depths
     assert len(re.findall(rf"p(?: max-T)? {re.escape(told)}", text)) == 3  # one-sided, beside, elsewhere
 
 
 def test_an_undefined_depth_shows_no_number_where_there_is_none() -> None:
     text = table(group_test([undefined(0)]), depth=0)
     (row,) = rows(text)
-    assert row.split() == ["0", "0.000", "0.400", "−0.036", "undefined", "—", "—", "—", "←", "primary"]
+    assert row.split() == ["0", "0.000", "0.400", "−0.036", "undefined", *["—"] * 4, "←", "primary"]
     assert "nan" not in text.lower()
     assert "None" not in text
 

@@ -31,16 +31,44 @@ def test_independent_pairs_far_apart_are_called_closer():
     assert f"p = {1 / 462:.3f}" in found.sentences[0]
     assert "Δ = +0.601" in found.sentences[0]  # 0.745 − 0.144
     assert len(found.beware) == 1
-    assert "a bootstrap interval is too narrow" in found.beware[0]  # 6 against 5
+    assert "for 4 against 4 independent pairs" in found.beware[0]  # the nearest to 6 against 5
 
 
 @pytest.mark.parametrize(("n", "m", "warned"), [(20, 20, False), (19, 20, True), (20, 19, True)])
 def test_few_pairs_are_warned_of(n, m, warned):
     x, y = drawn(0, n, m)
-    assert [b for b in said(x, y).beware if "too narrow" in b] == [
-        "with fewer than 20 pairs in a group a bootstrap interval is too narrow: simulated ones of 95 % hold the truth "
-        "about 85 times in a hundred at 10 against 4 pairs, and 90 at 10 against 10."
-    ] * warned
+    assert bool([b for b in said(x, y).beware if "with fewer than 20 pairs in a group" in b]) == warned
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "told"),
+    [
+        (
+            10,
+            4,
+            "10 against 4 independent pairs hold the truth 93 times in a hundred where similarities are normal, and 91",
+        ),
+        (4, 10, "10 against 4 independent pairs"),
+        (11, 4, "10 against 4 independent pairs"),
+        (11, 9, "10 against 10 independent pairs hold the truth 95 times"),
+        (
+            60,
+            5,
+            "30 against 4 independent pairs hold the truth 93 times in a hundred where similarities are normal, and 87",
+        ),
+        (200, 12, "50 against 10 independent pairs"),
+        (3, 2, "4 against 4 independent pairs"),
+    ],
+)
+def test_the_warning_quotes_sizes_near_the_runs_own(n, m, told):
+    (warning,) = [b for b in said(*drawn(0, n, m)).beware if "with fewer than 20 pairs" in b]
+    assert told in warning
+
+
+def test_linked_pairs_are_warned_of_as_the_independent_ones_they_are_worth(apart):
+    test, pairs = apart
+    linked = replace(test, effective_cognate=4.2, effective_control=3.9, n_cognate=60, n_control=50)
+    assert any("4 against 4 independent pairs" in b for b in verdict(linked, pairs, -1).beware)
 
 
 def test_a_claim_comes_with_what_else_can_make_it():
@@ -113,9 +141,27 @@ def test_a_p_of_alpha_itself_counts(apart, p, answer):
     assert verdict(changed(test, p=p), pairs, -1).answer == answer
 
 
-def test_without_an_interval_there_is_no_answer(apart):
+def test_without_an_interval_there_is_no_claim(apart):
     test, pairs = apart
-    assert verdict(changed(test, delta_ci=None), pairs, -1).answer == "undefined"
+    found = verdict(changed(test, delta_ci=None), pairs, -1)
+    assert found.answer == "cannot tell"
+    assert "nothing independent is left to make an interval of" in found.sentences[0]
+
+
+def test_a_deciding_sign_is_not_rounded_away(apart):
+    test, pairs = apart
+    found = verdict(changed(test, delta=0.001, p=0.03, delta_ci=Interval(0.00004, 0.002)), pairs, -1)
+    assert found.answer == "closer"
+    assert "interval +0.00004 to +0.002" in found.sentences[0]
+
+
+def test_clusters_that_contradict_the_difference_bar_the_claim(apart):
+    # p is about what changes places; where that points the other way than Δ, nothing is claimed
+    test, pairs = apart
+    other = replace(changed(test, p=0.01, p_greater=0.995), scheme="labels exchanged within clusters")
+    found = verdict(other, pairs, -1)
+    assert found.answer == "cannot tell"
+    assert "the other way round" in found.sentences[0]
 
 
 def test_the_corrected_p_is_not_what_the_primary_depth_is_judged_by(apart):
@@ -135,27 +181,54 @@ def test_the_verdict_is_of_the_depth_asked_for():
 
 @pytest.mark.parametrize(("x", "y"), [(HIGH, LOW), (LOW, HIGH)])
 @pytest.mark.parametrize("shared", [1, 5])
-def test_no_difference_is_claimed_where_pairs_share_words_however_large(x, y, shared):
-    found = said(x, y, shared)
+def test_a_test_that_took_linked_pairs_for_independent_claims_nothing_however_large(x, y, shared):
+    found = verdict(group_test(x, y), pair_set(6, 5, shared=shared), -1)
     assert found.answer == "cannot tell"
     assert "supposes independent pairs" in found.sentences[0]
     assert f"{2 * shared} of 11 share a word" in found.sentences[0]
 
 
+@pytest.mark.parametrize(("x", "y", "answer"), [(HIGH, LOW, "closer"), (LOW, HIGH, "farther")])
+def test_linked_pairs_may_claim_where_enough_of_them_can_be_relabelled(x, y, answer):
+    # one shared word: the two pairs it links, and 5 against 4 others, 2 · 126 labellings
+    assert said(x, y, 1).answer == answer
+    # five: 2⁵ labellings, of which the mirror image of each is as far out; and one pair that nothing can replace
+    found = said(x, y, 5)
+    assert found.answer == "cannot tell"
+    assert "link the 11 pairs into 6 clusters; 32 relabellings leave the links as they are" in found.sentences[0]
+
+
 def test_words_reused_from_cognates_are_counted_in_the_warning():
     # 5 control pairs have 10 words; the first of 3 pairs is a cognate's
     assert said(HIGH, LOW, 3).beware[:1] == (
-        "3 of 10 control words also occur in cognate pairs: their similarities are not independent.",
+        "3 of 10 control words also occur in cognate pairs: their similarities are not independent; test and interval "
+        "move linked pairs together.",
     )
 
 
-def test_words_shared_only_among_controls_are_warned_of_and_bar_the_claim():
+def test_without_a_p_nothing_is_said_of_how_the_test_moved_pairs():
+    first = said(HIGH, LOW, 5).beware[0]
+    assert first.endswith("not independent; the interval allows for it.")
+    assert "test" not in first
+
+
+def test_words_shared_only_among_controls_are_warned_of():
     pairs = pair_set(6, 5)
     first, second = pairs.pairs[6:8]
     twice = PairSet("set", (*pairs.pairs[:7], replace(second, a=first.a), *pairs.pairs[8:]), "here")
     found = verdict(FAST.tests([similarities(HIGH, LOW)], twice)["cosine", "control"], twice, -1)
-    assert found.answer == "cannot tell"
-    assert found.beware[:1] == ("2 of 11 pairs share a word with another pair: they are not independent.",)
+    # that cluster of two controls has none of cognates to change places with: 6 against 3 others
+    assert f"p = {1 / 84:.3f}" in found.sentences[0]
+    assert found.beware[:1] == (
+        "2 of 11 pairs share a word with another pair: they are not independent; test and interval move linked pairs "
+        "together.",
+    )
+
+
+def test_pairs_that_concepts_alone_link_are_warned_of(apart):
+    test, pairs = apart
+    found = verdict(replace(test, clusters=7, scheme="labels exchanged within clusters"), pairs, -1)
+    assert "concepts or cognate sets link the 11 pairs into 7 clusters" in found.beware[0]
 
 
 def test_a_form_that_two_languages_share_is_two_words():
@@ -166,10 +239,11 @@ def test_a_form_that_two_languages_share_is_two_words():
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_the_numbers_shared_words_never_make_a_claim(seed):
+def test_whatever_the_numbers_shared_words_make_no_claim_by_a_test_of_independent_pairs(seed):
     rng = np.random.default_rng(seed)
     x, y = drawn(seed, 7, 4, shift=float(rng.normal() * 5))
-    assert said(x, y, shared=int(rng.integers(1, 5))).answer == "cannot tell"
+    test, pairs = group_test(x, y), pair_set(7, 4, shared=int(rng.integers(1, 5)))
+    assert verdict(test, pairs, -1).answer in ("cannot tell", "no difference")
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -190,9 +264,11 @@ def test_the_published_numbers_cannot_tell(model):
     found = verdict(test, pairs, -1)
     assert found.answer == "cannot tell"
     assert found.beware[:1] == (
-        "8 of 8 control words also occur in cognate pairs: their similarities are not independent.",
+        "8 of 8 control words also occur in cognate pairs: their similarities are not independent; the interval allows "
+        "for it.",
     )
-    assert test.relabellings == 1001
+    # four clusters of two cognates and a control, two of a cognate alone: 2⁴ labellings
+    assert (test.relabellings, test.clusters, test.scheme, test.at(-1).p) == (16, 6, "", None)
 
 
 def test_linked_pairs_without_a_p_say_why(apart):
@@ -218,6 +294,13 @@ def test_no_difference_is_said_only_with_evidence(apart, equivalence_p, answer):
     found = verdict(replace(around_zero, sesoi=0.3), pairs, -1)
     assert found.answer == answer
     assert ("0.3 standard deviations is ruled out" in found.sentences[0]) == (answer == "no difference")
+
+
+def test_linked_pairs_without_a_p_may_still_be_equivalent(apart):
+    test, pairs = apart
+    around = changed(test, delta=0.0, p=None, delta_ci=Interval(-0.01, 0.01), equivalence_p=0.01)
+    assert verdict(around, pairs, -1).answer == "cannot tell"
+    assert verdict(replace(around, scheme="", why_no_p="so."), pairs, -1).answer == "no difference"
 
 
 def test_a_difference_that_is_found_is_no_equivalence(apart):

@@ -130,7 +130,7 @@ def _numbers(at: DepthTest) -> dict[str, float]:
     numbers = {
         "delta": at.delta, "cognate": at.mean_cognate, "control": at.mean_control,
         "sd_cognate": at.sd_cognate, "sd_control": at.sd_control,
-        "g": at.g, "p": at.p, "p_greater": at.p_greater, "p_max_t": at.p_max_t,
+        "g": at.g, "p": at.p, "p_greater": at.p_greater, "p_max_t": at.p_max_t, "q": at.q,
         "auc": at.auc, "cliffs_delta": at.cliffs_delta, "equivalence_p": at.equivalence_p,
     }  # fmt: skip
     intervals = {"ci": at.delta_ci, "g_ci": at.g_ci, "auc_ci": at.auc_ci, "left_out": at.left_out}
@@ -145,14 +145,17 @@ def scalars(test: GroupTest, depth: int) -> dict[str, float]:
     numbers = _numbers(test.at(depth))
     names = {
         "delta": "delta", "delta_ci_low": "ci_low", "delta_ci_high": "ci_high", "p": "p", "p_greater": "p_greater",
-        "p_max_t": "p_max_t", "hedges_g": "g", "hedges_g_ci_low": "g_ci_low", "hedges_g_ci_high": "g_ci_high",
+        "p_max_t": "p_max_t", "q": "q", "hedges_g": "g", "hedges_g_ci_low": "g_ci_low", "hedges_g_ci_high": "g_ci_high",
         "mean_cognate": "cognate", "mean_control": "control", "auc": "auc", "cliffs_delta": "cliffs_delta",
         "equivalence_p": "equivalence_p",
     }  # fmt: skip
     table = {name: numbers[key] for name, key in names.items() if key in numbers}
     table |= {"smallest_p": test.smallest_p, "power": test.power, "detectable_d": test.detectable_d}
     if test.units:
-        table |= {"units": test.units, "clusters": test.clusters}
+        table |= {"units": test.units, "clusters": test.clusters, "crossing": test.crossing}
+    if test.effective_cognate is not None and test.effective_control is not None:
+        table |= {"effective_cognate": test.effective_cognate, "effective_control": test.effective_control}
+    table["family"] = test.family
     table["primary_depth"] = test.at(depth).depth
     if test.best is not None:
         table |= {"best_depth": test.best.depth, "delta_best": test.best.delta}

@@ -19,8 +19,14 @@ def p_text(p: float) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """+0.073 or −0.036, with a real minus sign: for people, not for parsing."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """+0.073 or −0.036, with a real minus sign: for people, not for parsing.
+
+    A value that would read as 0 gets as many digits more as tell its sign: +0.00004, or +4e-07.
+    """
+    while 0 < abs(value) < 0.5 * 10.0**-digits and digits < 6:
+        digits += 1
+    text = f"{value:+.{digits}f}" if value == 0 or digits < 6 else f"{value:+.0e}"
+    return text.replace("-", "−", 1) if value < 0 or text[0] == "-" else text
 
 
 @dataclass(frozen=True)

@@ -210,32 +210,27 @@ class Report:
     def _table(self, test: GroupTest, primary: int) -> None:
         interval = f"{100 * test.confidence:g} % interval"
         self.plain(
-            f"{'depth':>5}{'cognate':>11}{test.control[:12]:>14}{'Δ':>10}{interval:>20}{'g':>9}{'p':>9}{'p max-T':>10}"
+            f"{'depth':>5}{'cognate':>8}{test.control[:12]:>13}{'Δ':>9}{interval:>20}{'g':>7}"
+            f"{'p':>9}{'p max-T':>9}{'q':>9}"
         )
         best = test.best.depth if test.best else None
         every = max(1, -(-len(test.depths) // DEPTHS_SHOWN))
         for i, at in enumerate(test.depths):
             if i % every and at.depth not in (primary, best, test.depths[-1].depth):
                 continue
-            mark = "   ← primary" if at.depth == primary else ""
+            mark = "  ← primary" if at.depth == primary else ""
             self.plain(
-                f"{at.depth:>5}{at.mean_cognate:>11.3f}{at.mean_control:>14.3f}{signed(at.delta):>10}"
-                f"{_interval(at.delta_ci):>20}{_g(at.g):>9}{_p(at.p):>9}"
-                f"{_p(at.p_max_t):>10}{mark}"
+                f"{at.depth:>5}{at.mean_cognate:>8.3f}{at.mean_control:>13.3f}{signed(at.delta):>9}"
+                f"{_interval(at.delta_ci):>20}{_g(at.g):>7}{_p(at.p):>9}{_p(at.p_max_t):>9}{_p(at.q):>9}{mark}"
             )
         if every > 1:
             self.line("", f"one depth in {every} is shown; all are in the run")
-        kind = f"all {test.relabellings}" if test.exact else f"{test.relabellings} random"
+        self.line("tests", _relabelled(test))
         self.line(
-            "tests",
-            f"{kind} relabellings; smallest p they can give: {test.smallest_p:.2g} · "
+            "",
             f"power for d = {test.effect:g}: {100 * test.power:.0f} % · "
-            f"found {100 * test.power_wanted:g} % of the time: d = {test.detectable_d:.1f}",
+            f"found {100 * test.power_wanted:g} % of the time: d = {test.detectable_d:.1f}" + _worth(test),
         )
-        if test.scheme not in ("", PAIRS_RELABELLED):
-            self.line(
-                "", f"{test.scheme}, since words, concepts or cognate sets link the pairs: {test.clusters} clusters"
-            )
         at = test.at(primary)
         if at.auc is not None:
             within = f" {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
@@ -246,6 +241,12 @@ class Report:
             )
         if at.p_greater is not None:
             self.line("", f"one-sided at the primary depth (cognates closer): p {p_text(at.p_greater)}")
+        if at.equivalence_p is not None:
+            self.line(
+                "",
+                f"that the difference there is as large as {test.sesoi:g} standard deviations: "
+                f"p {p_text(at.equivalence_p)} (equivalence)",
+            )
 
     def sweep(self, finished: list[Any], failed: int) -> None:
         """One line per run of a sweep, once all are done."""
@@ -299,6 +300,30 @@ def _wrapped(text: str, width: int) -> list[str]:
         else:
             lines[-1] += word
     return [line.replace(GLUE, " ") for line in lines]
+
+
+def _relabelled(test: GroupTest) -> str:
+    """How p-values came about, or why there are none, and what was resampled."""
+    if test.why_no_p:
+        return f"no p-value: {test.why_no_p}"
+    kind = f"all {test.relabellings}" if test.exact else f"{test.relabellings} random"
+    said = f"{kind} relabellings; smallest p they can give: {test.smallest_p:.2g}"
+    if test.family > 1:
+        said += f" · p max-T and q allow for all {test.family} depths × similarities"
+    if test.scheme != PAIRS_RELABELLED:
+        said += (
+            f"\n{test.scheme}, since words, concepts or cognate sets link the "
+            f"{test.n_cognate + test.n_control} pairs into {test.clusters} clusters"
+        )
+    return said
+
+
+def _worth(test: GroupTest) -> str:
+    """What power supposes of linked pairs."""
+    n, m = test.effective_cognate, test.effective_control
+    if n is None or m is None or (n, m) == (test.n_cognate, test.n_control):
+        return ""
+    return f", taking linked pairs for {n:.3g} against {m:.3g} independent ones"
 
 
 def _interval(interval: Interval | None) -> str:

@@ -7,76 +7,75 @@ import math
 from pairprobe.outcomes import PAIRS_RELABELLED, GroupTest, Verdict, p_text, signed
 from pairprobe.records import PairSet
 
-FEW = 20  # pairs in a group; below, even of normal similarities BCa intervals hold the truth too rarely (decision 5)
+FEW = 20  # pairs in a group; below, intervals of skewed similarities hold the truth too rarely (decision 5)
+#: Cognate + control pairs → how often simulated 95 % intervals hold the truth, per cent, where similarities are normal
+#: and where they are skewed (exponential): python -m bench.coverage_of_intervals.
+COVERAGE = {
+    (4, 4): (94, 96), (10, 4): (93, 91), (30, 4): (93, 87), (10, 10): (95, 93), (20, 8): (95, 91), (50, 10): (94, 92),
+}  # fmt: skip
 
 
 def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
     """One careful answer at the primary depth, and what to beware of.
 
-    A difference is claimed only where the test and the interval agree and no pair shares a word with another, or the
-    test moved linked pairs together; that there is none, only by equivalence. Else it cannot be told, and why is said.
+    A difference is claimed only where the test and the interval agree on it, and where the test moved linked pairs
+    together if pairs are linked; that there is none, only by equivalence. Else it cannot be told, and why is said.
     """
     at = test.at(depth)
-    reused, words = pairs.reused_words(test.control)
     dependent = pairs.dependent_pairs(test.control)
     total = test.n_cognate + test.n_control
     naive = test.scheme == PAIRS_RELABELLED
-    moved = "" if naive else "; test and interval move linked pairs together"
-    beware = []
-    if reused:
-        beware.append(
-            f"{reused} of {words} {test.control} words also occur in cognate pairs: their similarities are "
-            f"not independent{moved}."
-        )
-    elif dependent:
-        beware.append(f"{dependent} of {total} pairs share a word with another pair: they are not independent{moved}.")
     sizes = f"{test.n_cognate} against {test.n_control} pairs"
-    if min(test.n_cognate, test.n_control) < FEW:
-        beware.append(
-            f"with fewer than {FEW} pairs in a group a bootstrap interval is too narrow: simulated ones of 95 % hold "
-            "the truth about 85 times in a hundred at 10 against 4 pairs, and 90 at 10 against 10."
-        )
+    beware = [*_linked(test, pairs), *_few(test)]
     reach = (
         f"With {sizes}, a true difference must be about {test.detectable_d:.1f} standard deviations to be found "
-        f"{_odds(test.power_wanted)} (t test, independent pairs); smaller ones are found less often."
+        f"{_odds(test.power_wanted)} (t test, {_supposed(test)}); smaller ones are found less often."
     )
 
     def say(answer: str, *sentences: str) -> Verdict:
         return Verdict(answer, sentences, tuple(beware), test.similarity, test.control, at.depth)
 
-    if at.t is None or at.delta_ci is None:
+    if at.t is None:
         return say(
             "undefined",
             f"Undefined. All {test.similarity} similarities are equal within their groups at the primary depth, so "
             "there is no spread to hold a difference against.",
         )
-    percent = f"{100 * test.confidence:g} % interval"
-    interval = f"{percent} {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
+    controls = _plural(test.control)
+    if at.delta_ci is None:
+        return say(
+            "cannot tell",
+            f"Cannot tell. Cognates and {controls} differ by Δ = {signed(at.delta)} in {test.similarity} at the "
+            "primary depth, but the pairs are so linked that nothing independent is left to make an interval of.",
+        )
+    interval = f"{100 * test.confidence:g} % interval {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
     measured = f"Δ = {signed(at.delta)} ({interval}) in {test.similarity}"
+    found = at.p is not None and at.p <= test.alpha
+    small = at.equivalence_p is not None and at.equivalence_p <= test.alpha
+    if small and not found and 0.0 in at.delta_ci and (at.p is not None or test.why_no_p):
+        return say(
+            "no difference",
+            f"No difference worth the name: cognates and {controls} differ by {measured} at the primary depth, and one "
+            f"as large as {test.sesoi:g} standard deviations is ruled out (two one-sided tests, p "
+            f"{p_text(at.equivalence_p or 0.0)}).",
+        )
     if at.p is None and test.why_no_p:
         return say(
             "cannot tell",
-            f"Cannot tell. Cognates and {_plural(test.control)} differ by {measured} at the primary depth. No p-value "
-            f"is given: {test.why_no_p}",
+            f"Cannot tell. Cognates and {controls} differ by {measured} at the primary depth. No p-value is given: "
+            f"{test.why_no_p}",
             reach,
         )
     if at.p is None:
         return say(
             "cannot tell",
-            f"Cannot tell. Cognates and {_plural(test.control)} differ by {measured} at the primary depth, but with "
+            f"Cannot tell. Cognates and {controls} differ by {measured} at the primary depth, but with "
             + (f"{sizes} no relabelling" if test.exact else f"{test.relabellings} random relabellings none")
             + f" can give a p-value under {test.smallest_p:.2g}; none is given."
             + ("" if test.exact else " Raise statistics.permutations."),
         )
-    if at.p > test.alpha and 0.0 in at.delta_ci and at.equivalence_p is not None and at.equivalence_p <= test.alpha:
-        return say(
-            "no difference",
-            f"No difference worth the name: cognates and {_plural(test.control)} differ by {measured} at the primary "
-            f"depth, and one as large as {test.sesoi:g} standard deviations is ruled out (two one-sided tests, p "
-            f"{p_text(at.equivalence_p)}).",
-        )
-    if at.p > test.alpha or 0.0 in at.delta_ci:
-        if at.p <= test.alpha:
+    if not found or 0.0 in at.delta_ci:
+        if found:
             why = f"The test (p {p_text(at.p)}) and the interval, which holds 0, disagree. "
         elif 0.0 not in at.delta_ci:
             why = f"The interval does not hold 0, but the test (p {p_text(at.p)}) does not confirm it. "
@@ -84,25 +83,91 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
             why = ""
         return say(
             "cannot tell",
-            f"Cannot tell. {why}Cognates and {_plural(test.control)} differ by {measured} at the primary depth; "
-            f"p {p_text(at.p)}.",
+            f"Cannot tell. {why}Cognates and {controls} differ by {measured} at the primary depth; p {p_text(at.p)}.",
             reach,
         )
     side = "closer together" if at.delta > 0 else "farther apart"
+    if not naive and at.p_greater is not None and (at.p_greater < 0.5) != (at.delta > 0):
+        return say(
+            "cannot tell",
+            f"Cannot tell. Cognates lie {side} than {controls} by {measured} at the primary depth, but where clusters "
+            f"hold both, it is the other way round (p {p_text(at.p)}).",
+        )
     if dependent and naive:
         return say(
             "cannot tell",
-            f"Cannot tell. Cognates lie {side} than {_plural(test.control)} by {measured} at the primary depth, and "
-            f"p {p_text(at.p)} by relabelling; but that p-value supposes independent pairs, and {dependent} of {total} "
+            f"Cannot tell. Cognates lie {side} than {controls} by {measured} at the primary depth, and p "
+            f"{p_text(at.p)} by relabelling; but that p-value supposes independent pairs, and {dependent} of {total} "
             "share a word with another pair.",
         )
     return say(
         "closer" if at.delta > 0 else "farther",
-        f"Cognates lie {side} than {_plural(test.control)} at the primary depth: {measured}, p {p_text(at.p)} by "
+        f"Cognates lie {side} than {controls} at the primary depth: {measured}, p {p_text(at.p)} by "
         + ("relabelling." if naive else f"relabelling ({test.scheme})."),
         "This is a difference between these groups of pairs in this model. Meaning, spelling and shared tokens can "
         "make it as well as ancestry can.",
     )
+
+
+def _linked(test: GroupTest, pairs: PairSet) -> list[str]:
+    """What links the pairs, and whether that was allowed for."""
+    reused, words = pairs.reused_words(test.control)
+    dependent = pairs.dependent_pairs(test.control)
+    total = test.n_cognate + test.n_control
+    if test.scheme not in ("", PAIRS_RELABELLED):
+        moved = "; test and interval move linked pairs together"
+    elif test.resampled in ("clusters", "units"):
+        moved = "; the interval allows for it"
+    else:
+        moved = ""
+    if reused:
+        return [
+            f"{reused} of {words} {test.control} words also occur in cognate pairs: their similarities are not "
+            f"independent{moved}."
+        ]
+    if dependent:
+        return [f"{dependent} of {total} pairs share a word with another pair: they are not independent{moved}."]
+    if 0 < test.clusters < total:
+        return [
+            f"concepts or cognate sets link the {total} pairs into {test.clusters} clusters: they are not "
+            f"independent{moved}."
+        ]
+    return []
+
+
+def _few(test: GroupTest) -> list[str]:
+    """How far an interval of so few pairs may be trusted, by the simulated sizes nearest to these.
+
+    Nearest by the ratios of the smaller group, which matters most and counts twice, and of the larger group to the
+    simulated ones; linked pairs count as the independent ones they are worth.
+    """
+    n, m = _worth(test)
+    if min(n, m) >= FEW:
+        return []
+    few, many = sorted((n, m))
+
+    def far(size: tuple[int, int]) -> float:
+        return 2 * abs(math.log(few / min(size))) + abs(math.log(many / max(size)))
+
+    size = min(COVERAGE, key=far)
+    normal, skewed = COVERAGE[size]
+    return [
+        f"with fewer than {FEW} pairs in a group the interval leans on how similarities are spread: simulated ones of "
+        f"95 % for {max(size)} against {min(size)} independent pairs hold the truth {normal} times in a hundred where "
+        f"similarities are normal, and {skewed} where they are skewed."
+    ]
+
+
+def _worth(test: GroupTest) -> tuple[float, float]:
+    """Of how many independent pairs each group is worth at least."""
+    return test.effective_cognate or test.n_cognate, test.effective_control or test.n_control
+
+
+def _supposed(test: GroupTest) -> str:
+    n, m = _worth(test)
+    if (n, m) == (test.n_cognate, test.n_control):
+        return "independent pairs"
+    return f"linked pairs taken for {n:.3g} against {m:.3g} independent ones"
 
 
 def _plural(control: str) -> str:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from pairprobe.outcomes import Interval
-from pairprobe.statistics.sample import Array, Sample
+from pairprobe.statistics.sample import Array, Sample, effective
 
 
 def pooled_t(x: Array, y: Array) -> Array:
@@ -61,33 +61,39 @@ def noncentral_interval(t: float, df: float, scale: float, confidence: float) ->
 def auc(sample: Sample, member: int, confidence: float) -> tuple[float, Interval | None]:
     """Chance that a cognate pair is more similar than a control pair (ties half), and its interval.
 
-    The interval is by t on the logit scale, with the variance of the placements summed by cluster (Obuchowski 1997; of
-    independent pairs that is DeLong's); where the groups are wholly apart, which leaves no variance, Newcombe's score
-    interval (2006, method 5) of as many pairs as there are clusters.
+    The interval is by t on the logit scale. Its variance is that of the pairs' placements: of independent pairs
+    DeLong's, of linked ones summed by cluster (Obuchowski 1997), or over all pairs that have a unit in common where
+    units are what is resampled (Fafchamps & Gubert 2007). Where the groups are wholly apart there is no variance to go
+    by: then it is Newcombe's score interval (2006, method 5) of as many pairs as each group is worth at least.
     """
     from scipy import special
 
-    row, first, cluster = sample.row(member), sample.cognate, sample.links.cluster
-    x, y = row[first], row[~first]
-    above = _placements(x, y)
+    links, first = sample.links, sample.cognate
+    row = sample.row(member)
+    above = _placements(row[first], row[~first])
+    below = 1 - _placements(row[~first], row[first])  # for each control the share of cognates above it
     chance = float(above.mean())
-    below = 1 - _placements(y, x)  # for each control the share of cognates above it
-    clusters = [np.unique(cluster[group]).size for group in (first, ~first)]
-    z = float(special.ndtri((1 + confidence) / 2))
     influence = np.zeros(len(row))
-    influence[first], influence[~first] = (above - chance) / len(x), (below - chance) / len(y)
-    by_cluster = np.bincount(cluster, weights=influence)
-    if sample.links.independent:
-        variance = above.var(ddof=1) / len(x) + below.var(ddof=1) / len(y)
+    influence[first], influence[~first] = (above - chance) / sample.n, (below - chance) / sample.m
+    if links.independent:
+        variance, df = float(above.var(ddof=1) / sample.n + below.var(ddof=1) / sample.m), len(row) - 2.0
+    elif sample.by_units:
+        unit, crossing = links.unit, links.unit[:, 0] != links.unit[:, 1]
+        touching = np.bincount(unit[:, 0], influence, minlength=int(unit.max()) + 1)
+        touching += np.bincount(unit[crossing, 1], influence[crossing], minlength=len(touching))
+        variance = float((touching**2).sum() - (influence[crossing] ** 2).sum())
+        df = sample.effective_units - 1
+        variance *= (df + 1) / max(df, 1.0)
     else:
-        variance = float((by_cluster**2).sum()) * len(by_cluster) / max(len(by_cluster) - 1, 1)
-    if min(clusters) < 2:
+        by_cluster = np.bincount(links.cluster, weights=influence)
+        df = len(by_cluster) - 1.0
+        variance = float((by_cluster**2).sum()) * (df + 1) / max(df, 1.0)
+    if df < 1:
         return chance, None
     if not variance > 1e-15 or not 0 < chance < 1:
-        return chance, _newcombe(chance, clusters[0], clusters[1], z)
-    df = len(row) - 2 if sample.links.independent else len(by_cluster) - 1
-    half = float(special.stdtrit(df, (1 + confidence) / 2)) * math.sqrt(variance)
-    half /= chance * (1 - chance)
+        n, m = (effective(np.bincount(links.cluster[group])) for group in (first, ~first))
+        return chance, _newcombe(chance, n, m, float(special.ndtri((1 + confidence) / 2)))
+    half = float(special.stdtrit(df, (1 + confidence) / 2)) * math.sqrt(variance) / (chance * (1 - chance))
     middle = float(special.logit(chance))
     return chance, _interval(float(special.expit(middle - half)), float(special.expit(middle + half)))
 
@@ -98,8 +104,8 @@ def _placements(x: Array, y: Array) -> Array:
     return (np.searchsorted(ordered, x, "left") + np.searchsorted(ordered, x, "right")) / 2 / len(y)
 
 
-def _newcombe(chance: float, n: int, m: int, z: float) -> Interval:
-    """Where |θ − A| = z √V(θ), V(θ) = θ (1 − θ) (1 + (N − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / (n m), N = (n + m) / 2."""
+def _newcombe(chance: float, n: float, m: float, z: float) -> Interval:
+    """Where |θ − A| = z √V, V = θ (1 − θ) (1 + (N − 1) ((1 − θ)/(2 − θ) + θ/(1 + θ))) / (n m), N = (n + m) / 2."""
     from scipy import optimize
 
     def off(theta: float) -> float:

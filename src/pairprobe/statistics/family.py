@@ -31,7 +31,7 @@ def benjamini_hochberg(p: Array) -> Array:
     return found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Curve:
     """What specifications say together. None where undefined.
 
@@ -67,7 +67,7 @@ def specification_curve(sample: Sample, found: Draws, alpha: float) -> Curve:
     if not use.size or found.smallest > alpha:
         return Curve(median, None, None, None, agree)
 
-    # the observed labelling is the last row; where all labellings are compared it is among them, and is not counted twice
+    # the observed labelling is the last row; where all are compared it is among them, and is not counted twice
     rows = found.count + found.extra
     medians = np.empty(found.count + 1)
     size = max(1, BLOCK // len(use))

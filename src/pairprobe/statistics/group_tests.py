@@ -95,11 +95,12 @@ class Statistics:
         found = self._compare([s for _, _, s in specs], pairs, control)
         curve = family.specification_curve(found.sample, found.draws, self.alpha)
         members = [(t, pooling, s, depth) for t, pooling, s in specs for depth in s.depths]
+        delta = found.sample.moments.delta
         return Multiverse(
             control=control,
             specifications=tuple(
                 Specification(
-                    template, pooling, s.name, depth, float(found.sample.moments.delta[i]), found.delta_ci(i), found.g(i),
+                    template, pooling, s.name, depth, float(delta[i]), found.delta_ci(i), found.g(i),
                     _defined(found.p.two_sided[i]), _defined(found.p.max_t[i]),
                     primary=primary is not None and primary[:3] == (template, pooling, s.name)
                     and depth == (primary[3] if primary[3] >= 0 else s.depths[primary[3]]),
@@ -120,57 +121,31 @@ class Statistics:
         """All depths of all similarities against one control group, as one family."""
         for one in similarities:
             _finite(one, pairs)
-        sample = _sample(similarities, pairs, control)
+        return self.of_sample(_sample(similarities, pairs, control))
+
+    def of_sample(self, sample: Sample) -> Compared:
+        """The same of similarities that lie in blocks or on disk, and of links that are known otherwise."""
         scheme = Scheme.of(sample)
         drawn = draws(sample, scheme, self.permutations, self.exact_below, self.seed)
         p = p_values(drawn)
         if drawn.smallest > self.alpha:  # nor is a one-sided p given, which could be half as large
             nothing = np.full(sample.members, np.nan)
             p = replace(p, two_sided=nothing, greater=nothing, max_t=nothing)
-        return Compared(sample, scheme, drawn, p, resampled(sample, self.confidence, self.resamples, self.seed))
+        interval = resampled(sample, self.confidence, self.resamples, self.seed)
+        return Compared(sample, scheme, drawn, p, interval, self.confidence, self.sesoi)
 
     def _group_test(self, one: Similarities, control: str, found: Compared, rows: range) -> GroupTest:
-        sample, moments, drawn = found.sample, found.sample.moments, found.draws
-        n, m = sample.n, sample.m
-        least, most = found.left_out
-        equivalence = found.equivalence(self.sesoi)
-        depths = []
-        for i, depth in zip(rows, one.depths, strict=True):
-            chance, chance_ci = effects.auc(sample, i, self.confidence)
-            depths.append(
-                DepthTest(
-                    depth=depth,
-                    mean_cognate=float(moments.cognates[i]),
-                    mean_control=float(moments.controls[i]),
-                    sd_cognate=math.sqrt(moments.cognate_squares[i] / (n - 1)),
-                    sd_control=math.sqrt(moments.control_squares[i] / (m - 1)),
-                    delta=float(moments.delta[i]),
-                    delta_ci=found.delta_ci(i),
-                    g=found.g(i),
-                    g_ci=effects.noncentral_interval(
-                        float(moments.delta[i] / found.error[i]), float(found.df[i]),
-                        float(effects.hedges_correction(n + m - 2) * found.error[i] / moments.sd[i]), self.confidence,
-                    ),
-                    t=_defined(moments.t[i]),
-                    p=_defined(found.p.two_sided[i]),
-                    p_greater=_defined(found.p.greater[i]),
-                    p_max_t=_defined(found.p.max_t[i]),
-                    auc=chance,
-                    auc_ci=chance_ci,
-                    left_out=_interval(least[i], most[i]),
-                    equivalence_p=_defined(equivalence[i]),
-                    q=_defined(found.q[i]),
-                )
-            )  # fmt: skip
+        sample, drawn = found.sample, found.draws
+        depths = tuple(found.depth_test(i, depth) for i, depth in zip(rows, one.depths, strict=True))
         possible = drawn.smallest <= self.alpha
         independent = sample.links.independent
         n_eff, m_eff = found.effective
         return GroupTest(
             similarity=one.name,
             control=control,
-            n_cognate=n,
-            n_control=m,
-            depths=tuple(depths),
+            n_cognate=sample.n,
+            n_control=sample.m,
+            depths=depths,
             relabellings=drawn.count,
             exact=drawn.exact,
             smallest_p=drawn.smallest,
@@ -202,6 +177,35 @@ class Compared:
     draws: Draws
     p: Relabelled
     interval: Resampled
+    confidence: float
+    sesoi: float
+
+    def depth_test(self, i: int, depth: int) -> DepthTest:
+        """Of the family's member i, which is that depth."""
+        moments, n, m = self.sample.moments, self.sample.n, self.sample.m
+        error, (least, most) = float(self.error[i]), self.left_out
+        chance, chance_ci = effects.auc(self.sample, i, self.confidence)
+        scale = effects.hedges_correction(n + m - 2) * error / float(moments.sd[i])
+        return DepthTest(
+            depth=depth,
+            mean_cognate=float(moments.cognates[i]),
+            mean_control=float(moments.controls[i]),
+            sd_cognate=math.sqrt(moments.cognate_squares[i] / (n - 1)),
+            sd_control=math.sqrt(moments.control_squares[i] / (m - 1)),
+            delta=float(moments.delta[i]),
+            delta_ci=self.delta_ci(i),
+            g=self.g(i),
+            g_ci=effects.noncentral_interval(float(moments.delta[i]) / error, self.df[i], scale, self.confidence),
+            t=_defined(moments.t[i]),
+            p=_defined(self.p.two_sided[i]),
+            p_greater=_defined(self.p.greater[i]),
+            p_max_t=_defined(self.p.max_t[i]),
+            auc=chance,
+            auc_ci=chance_ci,
+            left_out=_interval(least[i], most[i]),
+            equivalence_p=_defined(self.equivalence[i]),
+            q=_defined(self.q[i]),
+        )
 
     @cached_property
     def q(self) -> Array:
@@ -211,14 +215,14 @@ class Compared:
     def left_out(self) -> tuple[Array, Array]:
         return effects.left_out(self.sample)
 
-    @property
+    @cached_property
     def error(self) -> Array:
         """Standard error of Δ: the pooled one of independent pairs, else that of the resampled clusters or units."""
         if self.sample.links.independent:
             return np.asarray(self.sample.moments.sd * math.sqrt(1 / self.sample.n + 1 / self.sample.m))
         return self.interval.sd
 
-    @property
+    @cached_property
     def df(self) -> Array:
         independent = self.sample.links.independent
         return np.full(self.sample.members, self.sample.n + self.sample.m - 2.0) if independent else self.interval.df
@@ -241,8 +245,9 @@ class Compared:
         n, m = self.sample.n, self.sample.m
         return _defined(effects.hedges_correction(n + m - 2) * self.sample.moments.t[i] * math.sqrt(1 / n + 1 / m))
 
-    def equivalence(self, sesoi: float) -> Array:
-        return effects.equivalence(self.sample.moments.delta, self.error, self.df, sesoi * self.sample.moments.sd)
+    @cached_property
+    def equivalence(self) -> Array:
+        return effects.equivalence(self.sample.moments.delta, self.error, self.df, self.sesoi * self.sample.moments.sd)
 
     def why_no_p(self) -> str:
         """Of linked pairs, for people."""

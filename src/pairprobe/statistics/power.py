@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from pairprobe.records import IntArray
+from pairprobe.statistics.sample import effective
 
 
 def power_of_t_test(d: float, n: float, m: float, alpha: float) -> float:
@@ -36,5 +37,4 @@ def effective_size(part: IntArray) -> float:
     Args:
         part: int [pairs of the group], the cluster or unit of each.
     """
-    sizes = np.bincount(part).astype(np.float64)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    return effective(np.bincount(part))

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.records import IntArray
-from pairprobe.statistics.sample import BLOCK, TIE, Array, Sample
+from pairprobe.statistics.sample import BLOCK, TIE, Array, Sample, effective
 
 Sizes = npt.NDArray[np.floating[Any]]
-FEWEST = 10  # effective clusters; with fewer, units are resampled where there are more of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class Stratum:
 
 
 def strata(sample: Sample) -> tuple[Stratum, ...]:
-    """Clusters of cognates alone, of controls alone, and of both; all together where one of these is a single cluster."""
+    """Clusters of cognates alone, of controls alone, and of both; all together where one of these is one cluster."""
     cluster = sample.links.cluster
     size = np.bincount(cluster)
     cognates = np.bincount(cluster, weights=sample.cognate)
@@ -81,22 +80,13 @@ def strata(sample: Sample) -> tuple[Stratum, ...]:
 
 
 def resampled(sample: Sample, confidence: float, resamples: int, seed: int) -> Resampled:
-    """The interval of Δ: clusters resampled; units, where one cluster outweighs the others and there are more units."""
-    links, weight = sample.links, np.where(sample.cognate, 1 / sample.n**2, 1 / sample.m**2)
-    if not links.independent:
-        clusters = effective(np.bincount(links.cluster, weights=weight))
-        units = effective(np.bincount(links.unit.ravel(), weights=np.repeat(weight, 2)))
-        if clusters < FEWEST and units > clusters:
-            return by_unit(sample, units - 1, confidence, resamples, seed)
-        if links.clusters < 2:
-            nothing = np.full(sample.members, np.nan)
-            return Resampled(nothing, nothing, nothing, nothing, "")
+    """The interval of Δ: clusters resampled; units, where these are few and there are more units."""
+    if sample.by_units:
+        return by_unit(sample, sample.effective_units - 1, confidence, resamples, seed)
+    if sample.links.clusters < 2:
+        nothing = np.full(sample.members, np.nan)
+        return Resampled(nothing, nothing, nothing, nothing, "")
     return by_cluster(sample, confidence, resamples, seed)
-
-
-def effective(weights: npt.NDArray[Any]) -> float:
-    """Of how many equal parts a sum of independent parts is worth: (Σ w)² / Σ w² (Kish 1965); empty ones are none."""
-    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def by_cluster(sample: Sample, confidence: float, resamples: int, seed: int, *, widened: bool = True) -> Resampled:

@@ -16,6 +16,12 @@ from pairprobe.statistics.units import Links
 Array = npt.NDArray[np.float64]
 TIE = 1e-9  # relabelled statistics this close (relative) to the observed are equal up to rounding
 BLOCK = 4_000_000  # float64 values a block may hold: 32 MB
+FEWEST = 10  # effective clusters; with fewer, units are resampled where there are more of them
+
+
+def effective(weights: npt.NDArray[Any]) -> float:
+    """Of how many equal parts a sum of independent parts is worth: (Σ w)² / Σ w² (Kish 1965); empty ones are none."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,19 @@ class Sample:
     @cached_property
     def m(self) -> int:
         return len(self.cognate) - self.n
+
+    @cached_property
+    def by_units(self) -> bool:
+        """Clusters are worth fewer than FEWEST, mostly since one outweighs the others, and units are worth more: then
+        units are what is resampled. With so few clusters their intervals are too narrow, and those by units are not."""
+        weight = np.where(self.cognate, 1 / self.n**2, 1 / self.m**2)
+        clusters = effective(np.bincount(self.links.cluster, weights=weight))
+        return not self.links.independent and clusters < FEWEST and self.effective_units > clusters
+
+    @cached_property
+    def effective_units(self) -> float:
+        weight = np.where(self.cognate, 1 / self.n**2, 1 / self.m**2)
+        return effective(np.bincount(self.links.unit.ravel(), weights=np.repeat(weight, 2)))
 
     @property
     def at_once(self) -> int:
