@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
 import json
 import types
@@ -173,16 +174,10 @@ def restored(kind: type[T], plain: Any) -> T:
         if plain is not None:
             found = restored(next(k for k in inner if k is not type(None)), plain)
     elif dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        names = [f.name for f in dataclasses.fields(kind) if f.init]
-        lacking = [
-            f.name
-            for f in dataclasses.fields(kind)
-            if f.name not in plain and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        if lacking:
+        hints, needed = _fields(kind)
+        if lacking := [name for name in needed if name not in plain]:
             raise KeyError(f"{kind.__name__} without {', '.join(lacking)}")
-        found = kind(**{name: restored(hints[name], plain[name]) for name in names if name in plain})
+        found = kind(**{name: restored(hint, plain[name]) for name, hint in hints.items() if name in plain})
     elif origin is tuple and inner[-1:] == (...,):
         found = tuple(restored(inner[0], item) for item in plain)
     elif origin is tuple:
@@ -190,6 +185,16 @@ def restored(kind: type[T], plain: Any) -> T:
     elif origin is dict:
         found = {key: restored(inner[1], value) for key, value in plain.items()}
     return typing.cast(T, found)
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A record's fields with their types, and those without a default."""
+    hints = typing.get_type_hints(kind)
+    fields = [f for f in dataclasses.fields(kind) if f.init]
+    none = dataclasses.MISSING
+    needed = tuple(f.name for f in fields if f.default is none and f.default_factory is none)
+    return {f.name: hints[f.name] for f in fields}, needed
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────
