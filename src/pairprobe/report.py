@@ -25,6 +25,7 @@ from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval,
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.result import Result
+from pairprobe.tokens import counted
 from pairprobe.xray import reading
 
 WIDTH = 100
@@ -124,7 +125,9 @@ class Report:
         lengths = tokens.lengths
         texts = 2 * len(used.pairs) + len(used.reference)
         distinct = f" ({len(tokens)} distinct)" if len(tokens) != texts else ""
-        unknown = "none in the words" if not findings.unknown else f"{len(findings.unknown)} words are nothing else"
+        unknown = (
+            "none in the words" if not findings.unknown else f"{counted(len(findings.unknown), 'word')} nothing else"
+        )
         if findings.partly_unknown:
             unknown += f", {findings.partly_unknown} hold some"
         if findings.unknown_around:
@@ -139,6 +142,10 @@ class Report:
             rest = len(findings.unknown) - len(named)
             self.line("", "\n".join(named) + (f"\n… and {rest} more" if rest else ""))
             self.line("", "The model cannot tell such words apart. Leave their pairs out: tokens.exclude=[unknown]")
+        if findings.unfit:
+            first = next(iter(findings.unfit.values()))
+            lost = counted(len(findings.unfit), "text")
+            self.line("", f"left out of the reference vocabulary, since they cannot be measured: {lost}, as {first}")
         if findings.altered:
             shown = ", ".join(list(dict.fromkeys(findings.altered.values()))[:3])
             words = len(set(findings.altered.values()))

@@ -40,7 +40,10 @@ class TokenRules:
 
 @dataclass(frozen=True)
 class Findings:
-    """What tokenising found. Each entry of the three dicts: index of a text → why."""
+    """What tokenising found in the pairs' texts. Each entry of the first three dicts: index of a text → why.
+
+    unfit: the same for texts of the reference vocabulary that cannot be measured, whatever the reason: always left out.
+    """
 
     empty: dict[int, str]
     unknown: dict[int, str]
@@ -51,6 +54,7 @@ class Findings:
     identical: int = 0  # pairs whose two words become the same tokens
     unknown_around: int = 0  # texts with unknown pieces outside the word
     altered: dict[int, str] = field(default_factory=dict)  # words the tokenizer rewrote: 'form → what it became'
+    unfit: dict[int, str] = field(default_factory=dict)
 
     @property
     def beware(self) -> tuple[str, ...]:
@@ -58,8 +62,8 @@ class Findings:
         said = []
         if self.unknown or self.partly_unknown:
             said.append(
-                f"{len(self.unknown)} words reach the model as unknown pieces and {self.partly_unknown} in part: it "
-                "cannot tell them from others."
+                f"{counted(len(self.unknown), 'word')} of the pairs reach the model as unknown pieces alone and "
+                f"{self.partly_unknown} in part: it cannot tell them from others."
             )
         if not self.identical:
             return tuple(said)
@@ -80,7 +84,12 @@ class Findings:
                 problems[:20] + ([f"… and {len(problems) - 20} more."] if len(problems) > 20 else []),
                 "Mend the words or the template, or leave their pairs out: tokens.exclude=[empty,too_long].",
             )
-        return {index for reason in rules.exclude for index in found[reason]}
+        return {index for reason in rules.exclude for index in found[reason]} | set(self.unfit)
+
+
+def counted(n: int, noun: str) -> str:
+    """'1 word', '2 words'."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def tokenise(tokenizer: Any, texts: Texts) -> Tokens:
@@ -171,6 +180,7 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
     unknown: dict[int, str] = {}
     too_long: dict[int, str] = {}
     spilling = 0
+    paired = {int(i) for side in (tokens.texts.a, tokens.texts.b) for i in side} or set(range(len(tokens)))
     for index, (text, tokenised) in enumerate(zip(tokens.texts.texts, tokens.of, strict=True)):
         if not tokenised.word.any():
             empty[index] = f"'{text.word.form}' becomes no token in: {text.text}"
@@ -180,13 +190,18 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
             too_long[index] = (
                 f"'{text.word.form}': its text has {len(tokenised)} tokens, the model allows {limit}: {text.text[:60]}…"
             )
-        spilling += any(
+        spilling += index in paired and any(
             text.text[s : max(s, text.start)].strip() or text.text[min(e, text.end) : e].strip()
             for s, e in tokenised.spans[tokenised.word]
         )
     word_ids = [frozenset(t.word_ids) for t in tokens.of]
     sharing = sum(bool(word_ids[a] & word_ids[b]) for a, b in zip(tokens.texts.a, tokens.texts.b, strict=True))
-    altered = {i: f"{tokens.texts.texts[i].word.form} → {form}" for i, form in tokens.altered.items()}
+    altered = {i: f"{tokens.texts.texts[i].word.form} → {form}" for i, form in tokens.altered.items() if i in paired}
+    unfit = {i: why for found in (empty, unknown, too_long) for i, why in found.items() if i not in paired}
+    empty, unknown, too_long = (
+        {i: why for i, why in found.items() if i in paired} for found in (empty, unknown, too_long)
+    )
+    ours = [t for i, t in enumerate(tokens.of) if i in paired]
     sides = list(zip(tokens.texts.a, tokens.texts.b, strict=True))
     return Findings(
         empty,
@@ -194,10 +209,11 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
         too_long,
         sharing,
         spilling,
-        partly_unknown=sum(bool(t.unknown[t.word].any()) and not t.only_unknown for t in tokens.of),
+        partly_unknown=sum(bool(t.unknown[t.word].any()) and not t.only_unknown for t in ours),
         identical=sum(tokens.of[a].word_ids == tokens.of[b].word_ids for a, b in sides),
-        unknown_around=sum(bool(t.unknown[~t.word].any()) for t in tokens.of),
+        unknown_around=sum(bool(t.unknown[~t.word].any()) for t in ours),
         altered=altered,
+        unfit=unfit,
     )
 
 

@@ -85,7 +85,7 @@ class Resident:
         padded = max(int(lengths[rows].max()) * len(rows) for rows in batches(lengths, self.batch_tokens, parts))
         inside = [t.shape for name, t in checkpoint.tensors.items() if _of_a_layer(name) and len(t.shape) == 2]
         inner = max((max(shape) for shape in inside), default=0)
-        width = checkpoint.weights[checkpoint.embedding_name].shape[1]
+        width = max((min(shape) for shape in inside), default=0)
         return weights + int(padded * itemsize * (WIDE * inner + NARROW * width))
 
     def estimate(
