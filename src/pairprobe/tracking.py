@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
-from pairprobe import stores
+from pairprobe import stores, sweeps
 from pairprobe.errors import StoreError, nearest
 
 ENVIRONMENT = {
@@ -30,7 +30,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # MLflow's own limits a call
-SWEEPS_SHOWN = 8  # in an error
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 TABLES = ("tables/similarities.json", "tables/tokens.json")
 
@@ -243,31 +242,12 @@ class Store:
         return next((r for r in self.runs() if r.info.run_id == wanted), None) if wanted else None
 
     def sweep(self, beginning: str) -> tuple[str, list[Any]]:
-        """(id, runs in the order in which they began) of the only sweep whose id begins so, unfinished runs included.
-
-        Raises StoreError for none or several; the sweeps there are stand in it.
-        """
-        sweeps: dict[str, list[Any]] = {}
-        for run in self.runs():
-            if "sweep_id" in run.data.tags:
-                sweeps.setdefault(run.data.tags["sweep_id"], []).append(run)
-        found = [s for s in sweeps if s == beginning] or [s for s in sweeps if beginning and s.startswith(beginning)]
-        if len(found) == 1:
-            return found[0], sorted(sweeps[found[0]], key=lambda r: (r.info.start_time, r.info.run_id))
-        there = sorted(sweeps, reverse=True)
-        listed = ", ".join(f"{s} ({len(sweeps[s])} runs)" for s in there[:SWEEPS_SHOWN])
-        more = f" and {len(there) - SWEEPS_SHOWN} older ones" if len(there) > SWEEPS_SHOWN else ""
-        many = f"{len(found)} sweeps begin" if found else "no sweep begins"
-        raise StoreError(
-            f"{many} with '{beginning}'.{'' if found else nearest(beginning, there)}",
-            f"Sweeps there: {listed}{more}." if there else "There are no sweeps yet: python run.py -m …",
-        )
+        """(id, runs in the order in which they began) of the only sweep whose id begins so; see `sweeps.named`."""
+        return sweeps.named(self.runs(), beginning)
 
     def artifacts_of(self, run: Any) -> Path | None:
         """The folder of a run's artifacts where it is on this machine, else None."""
-        folder = Path(
-            unquote(str(run.info.artifact_uri).removeprefix("file://"))
-        )  # a server's begins mlflow-artifacts:
+        folder = Path(unquote(str(run.info.artifact_uri).removeprefix("file://")))  # a server's: mlflow-artifacts:…
         return folder if folder.is_absolute() and folder.is_dir() else None
 
     def count_runs(self) -> int:
