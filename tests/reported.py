@@ -78,16 +78,15 @@ def tested(similarities: dict[str, Similarities], pairs: PairSet) -> dict[tuple[
     statistics = Statistics(resamples=200, permutations=200)
     found = {}
     for name, s in similarities.items():
-        for control, test in statistics.test(s, pairs).items():
+        for (_, control), test in statistics.tests([s], pairs).items():
             depths = tuple(
                 replace(at, auc=0.72, auc_ci=Interval(0.58, 0.86), q=0.041,
                         left_out=Interval(at.delta - 0.02, at.delta + 0.01),
-                        equivalence_p=0.31)
+                        equivalence_p=0.31, max_t_band=Interval(-0.05, 0.06))
                 for at in test.depths
             )  # fmt: skip
             found[name, control] = replace(
                 test, depths=depths, units=40, clusters=21, scheme="cluster labels exchanged", sesoi=0.3, family=28,
-                max_t_critical=2.95,
             )  # fmt: skip
     return found
 
@@ -95,7 +94,7 @@ def tested(similarities: dict[str, Similarities], pairs: PairSet) -> dict[tuple[
 def evidence(pairs: PairSet, similarity: dict[str, float]) -> Evidence:
     """One of everything."""
     partner = PartnerTest(
-        "cosine", 24, 23.5,
+        "cosine", 24, 21, 23.5,
         tuple(
             PartnerDepth(d, 0.61 + 0.01 * d, 0.58, 0.012, 0.006, 0.034, 7.4 - 0.3 * d, 0.31 + 0.02 * d,
                          Interval(0.2, 0.45), 0.17 + 0.02 * d, Interval(0.08, 0.33))
@@ -118,15 +117,17 @@ def evidence(pairs: PairSet, similarity: dict[str, float]) -> Evidence:
         tuple(
             PairTokens(
                 p.id, p.group,
-                WordTokens(p.a.form, ("▁was", "<0xC3>", "ser"), int(i == 1), 1, (3.1, 2.2, 88.0), (False, False, True)),
-                WordTokens(p.b.form, ("wa", "##ter"), 0, 0, (3.0, 2.9), (False, False)),
+                WordTokens(p.a.form, ("▁was", "<0xC3>", "ser"), ("was", "C3", "ser"), (i == 1, False, False),
+                           (False, True, False), (False, False, False), (3.1, 2.2, 88.0), (False, False, True)),
+                WordTokens(p.b.form, ("wa", "##ter"), ("wa", "##ter"), (False, False), (False, False),
+                           (i % 3 == 0, False), (3.0, 2.9), (False, False)),
                 ("wa",) if i % 3 == 0 else (), similarity.get(p.id, 0.5),
             )
             for i, p in enumerate(pairs.pairs)
         ),
         (FragmentedDelta("2–3", 9, 11, 0.11, Interval(0.02, 0.2)),
          FragmentedDelta("4–5", 10, 9, 0.05, Interval(-0.03, 0.13)),
-         FragmentedDelta("6 or more", 5, 4, 0.01, None)),
+         FragmentedDelta("6 or more", 5, 4, 0.01, None)), 0.95,
     )  # fmt: skip
     rng = np.random.default_rng(3)
     specifications = tuple(
@@ -142,8 +143,9 @@ def evidence(pairs: PairSet, similarity: dict[str, float]) -> Evidence:
         "same_concept", specifications, 0.05, 0.41, 0.023, 0.31, 0.019, 0.82, 2000, "pairs relabelled"
     )
     return Evidence(
-        {"cosine": partner}, adjusted, (FormBaseline("same_concept", 0.81, Interval(0.7, 0.91)),),
-        (ScoreCheck("cosine", 6, 24, 0.44, Interval(0.05, 0.72), 0.031),), geometry, xray, multiverse,
+        {"cosine": partner}, adjusted, (FormBaseline("same_concept", 0.81, Interval(0.7, 0.91), "cosine", 6, 0.72,
+                                                          Interval(-0.2, 0.02)),),
+        (ScoreCheck("cosine", 6, 24, 24, 0.44, Interval(0.05, 0.72), 0.031),), geometry, xray, multiverse,
     )  # fmt: skip
 
 
@@ -156,8 +158,8 @@ def result(
         pairs = replace(pairs, balance=(), about={}, citation="")
     similarities = measured(pairs, shift, depths)
     tests = tested(similarities, pairs) if full else {
-        (name, c): t for name, s in similarities.items() for c, t in
-        Statistics(resamples=200, permutations=200).test(s, pairs).items()
+        key: t for s in similarities.values()
+        for key, t in Statistics(resamples=200, permutations=200).tests([s], pairs).items()
     }  # fmt: skip
     said = verdict(tests["cosine", "same_concept"], pairs, -1)
     last = similarities["cosine"].values[-1]

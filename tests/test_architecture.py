@@ -90,7 +90,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("evidence", {"outcomes"}),
         ("covariates", {"records"}),
         ("matrices", {"records", "evidence", "statistics"}),
-        ("further", {"records", "outcomes", "result", "covariates", "matrices", "statistics"}),
+        ("further", {"records", "outcomes", "result", "covariates", "matrices", "geometry", "xray", "statistics"}),
         ("beside", {"outcomes", "evidence", "result"}),
         ("result", {"records", "outcomes", "evidence"}),
         ("figures", {"records", "outcomes", "evidence", "errors"}),

@@ -500,21 +500,6 @@ def test_the_curve_is_where_the_numbers_are(found: Result) -> None:
     assert np.abs(np.diff(x) - np.diff(x)[0]).max() < 0.15
 
 
-def test_the_band_is_what_delta_must_leave_to_be_significant_for_all_depths(found: Result) -> None:
-    """By hand: |Δ| > c · SE is |t| > c. At Δ = 0 the standard error comes from the pooled spread."""
-    test = found.primary
-    for at, needed in zip(test.depths, charts.needed(test), strict=True):
-        assert needed is not None
-        assert at.t is not None
-        assert (abs(at.delta) >= needed) == (abs(at.t) >= 2.95)
-        pooled = math.sqrt((at.sd_cognate**2 + at.sd_control**2) / 2)  # equal sizes
-        assert needed == pytest.approx(2.95 * pooled * math.sqrt(2 / 24), rel=1e-9)
-        zero = replace(at, delta=0.0, t=0.0)
-        assert charts.standard_error(zero, 24, 24) == pytest.approx(needed / 2.95, rel=1e-9)
-    assert charts.needed(replace(test, max_t_critical=None)) == [None] * len(test.depths)
-    assert charts.standard_error(replace(test.depths[0], t=None), 24, 24) is None
-
-
 def test_of_too_many_specifications_evenly_spaced_ones_and_the_primary_are_drawn() -> None:
     many = [
         Specification("t", "p", "cosine", i, i / 100, None, i / 10, 0.5, 0.9, primary=i == 4321) for i in range(9000)

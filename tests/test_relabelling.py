@@ -14,7 +14,7 @@ from bench.calibration import chains, couples, families, independent, matched, m
 from pairprobe.outcomes import PAIRS_RELABELLED
 from pairprobe.records import COGNATE, Pair, Word
 from pairprobe.statistics import relabelling
-from pairprobe.statistics.relabelling import Scheme, draws, p_values, relabel
+from pairprobe.statistics.relabelling import Scheme, band, draws, p_values, relabel
 from pairprobe.statistics.sample import Sample
 from pairprobe.statistics.units import Links
 
@@ -231,3 +231,27 @@ def test_exact_labellings_are_limited_by_what_they_take(monkeypatch: pytest.Monk
     one = sample(pairs, normal(pairs))
     monkeypatch.setattr(relabelling, "MOST", 251)
     assert not draws(one, Scheme.of(one), 100, 50_000, 0).exact  # 252 labellings of one member
+
+
+@pytest.mark.parametrize("exact_below", [1, 100_000])
+def test_outside_the_band_and_only_there_p_max_t_is_at_most_alpha(exact_below: int) -> None:
+    """Shifting one member's cognates moves its Δ through the band's end, where its p max-T passes alpha."""
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(3, 16))
+    sample = Sample.of(values[:, :8], values[:, 8:])
+    found = draws(sample, Scheme.of(sample), 999, exact_below, 0)
+    low, high = band(found, 0.05)
+    p = p_values(found).max_t
+    delta = sample.moments.delta
+    assert ((delta < low) | (delta > high)).tolist() == (p <= 0.05).tolist()
+    # the quantile itself, by sorting: as many labellings may reach Δ as alpha allows
+    largest = np.sort((np.abs(found.values) / found.sd).max(axis=1))[::-1]
+    allowed = int(0.05 * (found.count + found.extra)) - found.extra
+    assert np.allclose(high - found.expected, largest[allowed] * found.sd)
+    assert np.allclose(found.expected - low, largest[allowed] * found.sd)
+
+
+def test_too_few_labellings_have_no_band() -> None:
+    values = np.random.default_rng(6).normal(size=(2, 5))
+    sample = Sample.of(values[:, :3], values[:, 3:])  # 10 labellings, of which one is the observed
+    assert np.isnan(band(draws(sample, Scheme.of(sample), 100, 1000, 0), 0.05)).all()

@@ -50,7 +50,7 @@ class DepthTest:
     delta = mean_cognate − mean_control, in units of the similarity; g: Hedges' g; t: pooled two-sample t;
     p: two-sided by relabelling (the group test's `scheme`); p_greater: one-sided, cognates closer; p_max_t:
     two-sided, corrected for the family of all depths and similarities tested together (`GroupTest.family` of them).
-    q: Benjamini and Hochberg's adjusted p over the same family.
+    q: Benjamini and Hochberg's adjusted p over the same family. max_t_band: the Δ between which p_max_t is above alpha.
     auc: chance that a cognate pair is more similar than a control pair. left_out: the smallest and largest Δ once any
     one unit is left out. equivalence_p: of the hypothesis that |Δ| is as large as `GroupTest.sesoi` standard
     deviations (two one-sided tests): small means that there is no such difference.
@@ -74,6 +74,7 @@ class DepthTest:
     left_out: Interval | None = None
     equivalence_p: float | None = None
     q: float | None = None
+    max_t_band: Interval | None = None
 
     @property
     def cliffs_delta(self) -> float | None:
@@ -92,11 +93,9 @@ class GroupTest:
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
     whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
     and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
-    about. family: how many depths × similarities p_max_t and q allow for. max_t_critical: the (1 − alpha) quantile of
-    the largest |t*| of that family over relabellings: where |t| reaches it, p_max_t ≤ alpha. None where not recorded.
-    resampled: what was drawn with replacement for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is
-    none. effective_cognate, effective_control: of how many independent pairs each group is worth at least, which is
-    what power and detectable_d suppose.
+    about. family: how many depths × similarities p_max_t and q allow for. resampled: what was drawn with replacement
+    for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is none. effective_cognate, effective_control:
+    of how many independent pairs each group is worth at least, which is what power and detectable_d suppose.
     """
 
     similarity: str
@@ -123,7 +122,6 @@ class GroupTest:
     resampled: str = ""
     effective_cognate: float | None = None
     effective_control: float | None = None
-    max_t_critical: float | None = None
 
     def at(self, depth: int) -> DepthTest:
         """The test at `depth`; negative depths count from the last, as in Python."""

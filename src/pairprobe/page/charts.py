@@ -32,39 +32,21 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 40
 MANY = 150  # pairs in a group from which single dots say less than bars
 
 
-def standard_error(at: DepthTest, n: int, m: int) -> float | None:
-    """Of Δ, as the t of this depth has it; from the pooled spread where Δ is 0. None where t is undefined."""
-    if at.t is None:
-        return None
-    if at.t != 0 and at.delta != 0:
-        return abs(at.delta / at.t)
-    pooled = ((n - 1) * at.sd_cognate**2 + (m - 1) * at.sd_control**2) / (n + m - 2)
-    return math.sqrt(pooled * (1 / n + 1 / m))
-
-
-def needed(test: GroupTest) -> list[float | None]:
-    """By depth: the |Δ| from which p max-T is at most alpha, given this depth's spread; None where it is not known."""
-    if test.max_t_critical is None:
-        return [None] * len(test.depths)
-    errors = [standard_error(at, test.n_cognate, test.n_control) for at in test.depths]
-    return [None if e is None else test.max_t_critical * e for e in errors]
-
-
 def curve(test: GroupTest, primary: int | None, title: str, wide: bool = False) -> Html:
     """Δ over depth with its interval, and the band that Δ must leave to be significant for all depths together."""
 
     def draw(width: float) -> Html:
         height = 300 if width > 400 else 230
-        bounds = needed(test)
+        bounds = [at.max_t_band for at in test.depths]
         ends = [e for at in test.depths if at.delta_ci for e in (at.delta_ci.low, at.delta_ci.high)]
         low, high = reach([*(at.delta for at in test.depths), *ends], hold=(0.0,))
-        band = max((b for b in bounds if b is not None), default=0.0)
         room = 1.6 * max(high, -low)  # a band far wider than the curve would flatten it
-        low, high = min(low, -min(1.05 * band, room)), max(high, min(1.05 * band, room))
+        low = min([low, *(max(1.05 * b.low, -room) for b in bounds if b)])
+        high = max([high, *(min(1.05 * b.high, room) for b in bounds if b)])
         y = Axis(low, high, height - BOTTOM, TOP)
         first, last = test.depths[0].depth, test.depths[-1].depth
         x = Axis(first - 0.3, last + 0.3, LEFT, width - RIGHT)
-        clip = [None if b is None else (min(b, high), max(-b, low)) for b in bounds]
+        clip = [None if b is None else (min(b.high, high), max(b.low, low)) for b in bounds]
         shapes: list[Html] = [
             _run_areas([(x(at.depth), *((y(c[0]), y(c[1])) if c else (None, None)))
                         for at, c in zip(test.depths, clip, strict=True)], "maxt"),

@@ -26,7 +26,7 @@ DEPTHS = 42  # rows of a table; of more depths, every n-th is shown
 
 def curves(run: Run, words: Glossary) -> Html:
     test, deep = run.primary, len(run.primary.depths) > 1
-    known = test.max_t_critical is not None
+    known = any(at.max_t_band for at in test.depths)
     parts: list[Child] = [
         tag(
             "h3",
@@ -67,7 +67,7 @@ def curves(run: Run, words: Glossary) -> Html:
 def legend(test: GroupTest) -> Html:
     """What the strokes and bands of a curve are, each beside a sample of it."""
     samples: list[tuple[str, str]] = [("key-line", "Δ"), ("key-band", f"{100 * test.confidence:g} % interval")]
-    if test.max_t_critical is not None:
+    if any(at.max_t_band for at in test.depths):
         family = f", {test.family} tests together" if test.family > 1 else ""
         samples.append(("key-maxt", f"not significant at {test.alpha:g}, corrected (max-T{family})"))
     return tag("figcaption", [tag("span", tag("i", class_=f"key {k}", aria_hidden="true"), v) for k, v in samples])
@@ -168,9 +168,8 @@ def depth_table(test: GroupTest, primary: int | None) -> Html:
         ("equivalence p", "equivalence_p", lambda at: chance(at.equivalence_p)),
     )
     columns += [(n, show) for n, field, show in optional if any(getattr(at, field) is not None for at in test.depths)]
-    bounds = dict(zip((at.depth for at in test.depths), charts.needed(test), strict=True))
-    if any(b is not None for b in bounds.values()):
-        columns.append(("|Δ| needed", lambda at: number(bounds[at.depth])))
+    if any(at.max_t_band for at in test.depths):
+        columns.append(("not significant", lambda at: within(at.max_t_band)))
     rows = [[f"{at.depth}{' ← primary' if at.depth == primary else ''}", *(_call(show, at) for _, show in columns)]
             for at in depths]  # fmt: skip
     marked = frozenset(i for i, at in enumerate(depths) if at.depth == primary)

@@ -18,7 +18,7 @@ from pairprobe.evidence import Multiverse, Specification
 from pairprobe.outcomes import DepthTest, GroupTest, Interval
 from pairprobe.records import COGNATE, PairSet, Similarities
 from pairprobe.statistics import effects, family, power
-from pairprobe.statistics.relabelling import Draws, Relabelled, Scheme, draws, p_values
+from pairprobe.statistics.relabelling import Draws, Relabelled, Scheme, band, draws, p_values
 from pairprobe.statistics.resampling import Resampled, resampled
 from pairprobe.statistics.sample import Array, Sample
 from pairprobe.statistics.units import Links
@@ -132,7 +132,7 @@ class Statistics:
             nothing = np.full(sample.members, np.nan)
             p = replace(p, two_sided=nothing, greater=nothing, max_t=nothing)
         interval = resampled(sample, self.confidence, self.resamples, self.seed)
-        return Compared(sample, scheme, drawn, p, interval, self.confidence, self.sesoi)
+        return Compared(sample, scheme, drawn, p, interval, self.confidence, self.alpha, self.sesoi)
 
     def _group_test(self, one: Similarities, control: str, found: Compared, rows: range) -> GroupTest:
         sample, drawn = found.sample, found.draws
@@ -178,6 +178,7 @@ class Compared:
     p: Relabelled
     interval: Resampled
     confidence: float
+    alpha: float
     sesoi: float
 
     def depth_test(self, i: int, depth: int) -> DepthTest:
@@ -205,11 +206,16 @@ class Compared:
             left_out=_interval(least[i], most[i]),
             equivalence_p=_defined(self.equivalence[i]),
             q=_defined(self.q[i]),
+            max_t_band=_interval(self.band[0][i], self.band[1][i]) if math.isfinite(self.p.max_t[i]) else None,
         )
 
     @cached_property
     def q(self) -> Array:
         return family.benjamini_hochberg(self.p.two_sided)
+
+    @cached_property
+    def band(self) -> tuple[Array, Array]:
+        return band(self.draws, self.alpha)
 
     @cached_property
     def left_out(self) -> tuple[Array, Array]:

@@ -226,6 +226,29 @@ def p_values(found: Draws) -> Relabelled:
     return Relabelled(p[0], p[1], p[2], found.count, found.exact, found.smallest)
 
 
+def band(found: Draws, alpha: float) -> tuple[Array, Array]:
+    """(low, high), float64 [members]: the Δ between which p_max_t is above `alpha`, NaN where it is undefined.
+
+    The (1 − alpha) quantile of the family's largest |Δ*| over its standard deviation, in each member's own units. With
+    so few labellings that no Δ could pass, the band has no end, and is NaN.
+    """
+    defined = found.defined
+    nothing = np.full(len(defined), np.nan)
+    allowed = math.floor(alpha * (found.count + found.extra) * (1 + 1e-12)) - found.extra  # labellings that reach Δ
+    if allowed < 0 or not defined.any():
+        return nothing, nothing
+    sd = np.where(defined, found.sd, 1.0)
+    largest = np.empty(found.count)
+    size = max(1, BLOCK // len(defined))
+    for start in range(0, found.count, size):
+        part = np.abs(found.values[start : start + size]) / sd
+        largest[start : start + size] = np.where(defined, part, -np.inf).max(axis=1)
+    if allowed >= len(largest):
+        return nothing, nothing
+    reach = np.partition(largest, -1 - allowed)[-1 - allowed] * sd
+    return tuple(np.where(defined, found.expected + side * reach, np.nan) for side in (-1, 1))  # type: ignore[return-value]
+
+
 def relabel(x: Array, y: Array, permutations: int, exact_below: int, seed: int) -> Relabelled:
     """The test of independent pairs: x, y float64 [members, pairs] of the two groups."""
     sample = Sample.of(x, y)
