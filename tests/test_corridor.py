@@ -69,8 +69,20 @@ def test_the_main_job_leaves_all_that_it_promises(home: Path, capfd: pytest.Capt
     assert f"runs/{recorded.info.run_id}" in said.out
 
     metrics, params, tags = recorded.data.metrics, recorded.data.params, recorded.data.tags
-    for name in ("delta", "delta_ci_low", "delta_ci_high", "p", "p_max_t", "hedges_g", "best_depth", "delta_best"):
+    for name in (
+        "delta",
+        "delta_ci_low",
+        "delta_ci_high",
+        "auc",
+        "equivalence_p",
+        "hedges_g",
+        "best_depth",
+        "delta_best",
+    ):
         assert np.isfinite(metrics[name])
+    # four clusters of two cognates and a control, two cognates alone: 16 relabellings, and no p
+    assert (metrics["clusters"], metrics["units"], metrics["smallest_p"]) == (6, 10, 2 / 16)
+    assert not {"p", "p_greater", "p_max_t", "q"} & {*metrics}
     assert metrics["memory/host_peak_rss"] > 50e6
     assert metrics["time/forward"] > 0
     assert metrics["primary_depth"] == 6
@@ -85,7 +97,7 @@ def test_the_main_job_leaves_all_that_it_promises(home: Path, capfd: pytest.Capt
     curve = client(home).get_metric_history(recorded.info.run_id, "cosine/delta")
     assert [m.step for m in curve] == list(range(7))
     assert curve[-1].value == metrics["delta"]
-    for name in ("cognate", "control", "ci_low", "ci_high", "p", "p_max_t", "g"):
+    for name in ("cognate", "control", "ci_low", "ci_high", "auc", "left_out_low", "g"):
         for similarity in ("cosine", "centred"):
             assert len(client(home).get_metric_history(recorded.info.run_id, f"{similarity}/{name}")) == 7
 
@@ -142,7 +154,7 @@ def test_published_similarities_come_out_as_published(home: Path, capfd: pytest.
     assert [round(llama[k], 3) for k in ("mean_cognate", "mean_control", "delta")] == [0.592, 0.598, -0.006]
     for metrics in (qwen, llama):
         assert metrics["delta_ci_low"] < metrics["delta"] < metrics["delta_ci_high"]
-        assert metrics["p"] > 0.05
+        assert "p" not in metrics  # their words link them into too few clusters
     assert "no model" in capfd.readouterr().out
 
 
