@@ -93,7 +93,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     if job.method.uses_model:
         checkpoint: Any = plan.checkpoint
         tokenizer = checkpoint.tokenizer()
-        limit = job.tokens.limit(_smaller(checkpoint.max_tokens, tokenizer.model_max_length))
+        limit = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length)
         texts = job.template.write(pairs)
         tokens = tokenise(tokenizer, texts)
         findings = examine(tokens, limit)
@@ -142,9 +142,3 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         evidence=evidence,
         matrix=matrix,
     )  # fmt: skip
-
-
-def _smaller(a: int | None, b: int | None) -> int | None:
-    """The smaller limit; tokenizers say 'none' with numbers no text can reach."""
-    limits = [n for n in (a, b) if n and n < 10**9]
-    return min(limits) if limits else None

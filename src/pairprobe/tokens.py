@@ -11,6 +11,7 @@ from pairprobe.errors import TokenError, at_least, one_of
 from pairprobe.records import PairSet, Texts, TokenisedText, Tokens
 
 REASONS = ("empty", "unknown", "too_long")
+NO_LIMIT = 10**9  # tokens
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,9 @@ class TokenRules:
         for reason in self.exclude:
             one_of("tokens.exclude", reason, REASONS)
 
-    def limit(self, model_limit: int | None) -> int | None:
-        """The smaller of the two limits that are set."""
-        limits = [n for n in (self.max_length, model_limit) if n]
-        return min(limits) if limits else None
+    def limit(self, *of_the_model: int | None) -> int | None:
+        """The smallest limit that is set; tokenizers say 'none' with numbers no text can reach."""
+        return min((n for n in (self.max_length, *of_the_model) if n and n < NO_LIMIT), default=None)
 
 
 @dataclass(frozen=True)
