@@ -306,7 +306,7 @@ def test_no_difference_is_said_only_with_evidence(apart, equivalence_p, answer):
     around_zero = changed(test, delta=0.0, p=0.9, delta_ci=Interval(-0.01, 0.01), equivalence_p=equivalence_p)
     found = verdict(replace(around_zero, sesoi=0.3), pairs, -1)
     assert found.answer == answer
-    assert ("0.3 standard deviations is ruled out" in found.sentences[0]) == (answer == "no difference")
+    assert ("No difference as large as 0.3 standard deviations" in found.sentences[0]) == (answer == "no difference")
 
 
 def test_linked_pairs_without_a_p_may_still_be_equivalent(apart):

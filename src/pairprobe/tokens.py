@@ -69,8 +69,8 @@ class Findings:
             return tuple(said)
         return (
             *said,
-            f"in {self.identical} pairs both words become the same tokens: without a sentence around them their "
-            "similarity is 1, whatever the model knows.",
+            f"in {counted(self.identical, 'pair')} both words become the same tokens: without a sentence around them "
+            "their similarity is 1, whatever the model knows.",
         )
 
     def excluded(self, rules: TokenRules) -> set[int]:

@@ -62,9 +62,9 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
     if small and not found and 0.0 in at.delta_ci and (p is not None or test.why_no_p):
         return say(
             "no difference",
-            f"No difference worth the name: cognates and {controls} differ by {measured} at the primary depth, and one "
-            f"as large as {test.sesoi:g} standard deviations is ruled out (two one-sided tests, p "
-            f"{p_text(at.equivalence_p or 0.0)}).",
+            f"No difference as large as {test.sesoi:g} standard deviations, in either direction (two one-sided tests, "
+            f"p {p_text(at.equivalence_p or 0.0)}): cognates and {controls} differ by {measured} at the primary depth.",
+            "A smaller difference is not ruled out.",
         )
     if p is None and test.why_no_p:
         return say(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pairprobe.evidence import AdjustedDelta, PartnerTest
 from pairprobe.outcomes import Interval
 from pairprobe.page import charts
@@ -62,7 +64,7 @@ def _partner(test: PartnerTest, run: Run) -> Html:
             "Own less others",
             join(number(at.delta, sign=True), " · p ", chance(at.p), " · one-sided p ", chance(at.p_greater)),
         ),
-        ("Mean rank", join(number(at.rank, 1), f" of {test.candidates:g}; by chance ", number(test.chance_rank, 1))),
+        ("Mean rank", join(number(at.rank, 1), f" of {_candidates(test)}; by chance ", number(test.chance_rank, 1))),
         ("MRR", join(number(at.mrr), " (", within(at.mrr_ci, 3, False), "); by chance ", number(test.chance_mrr))),
         ("Precision@1", join(percent(at.precision_at_1), "; by chance ", percent(test.chance_precision_at_1))),
         ("Tested by", how if test.scheme else f"not tested: {test.why_no_p}"),
@@ -81,6 +83,12 @@ def _partner(test: PartnerTest, run: Run) -> Html:
     )  # fmt: skip
 
 
+def _candidates(test: PartnerTest) -> str:
+    """'10', or 'about 25.7' where words have different numbers of possible partners."""
+    whole = test.candidates == round(test.candidates)
+    return f"{test.candidates:.0f}" if whole else f"about {test.candidates:.1f}"
+
+
 def confounds(run: Run, words: Glossary) -> Html | None:
     """Raw and adjusted Δ beside each other, and how far spelling alone gets."""
     adjusted, baselines = run.evidence.adjusted, run.evidence.form
@@ -90,7 +98,8 @@ def confounds(run: Run, words: Glossary) -> Html | None:
     if adjusted:
         parts += [tag("h3", "Δ with spelling, tokens and length held equal"), words.explain("adjusted Δ")]
         rows: list[Row] = []
-        for a in adjusted:
+        here = [a for a in adjusted if a.depth == run.verdict.depth]
+        for a in here:
             mine = (a.similarity, a.control) == (run.verdict.similarity, run.verdict.control)
             name = f"{a.similarity} · {a.control}"
             rows += [Row(f"raw · {name}", a.raw, _raw_interval(run, a), False, "circle")]
@@ -98,18 +107,12 @@ def confounds(run: Run, words: Glossary) -> Html | None:
                 rows.append(Row(f"adjusted · {name}", a.adjusted, a.ci, mine, "square"))
         parts += [
             tag("figure", charts.forest(rows, "Raw and adjusted Δ", "Δ"),
-                tag("figcaption", "Circles: raw; squares: adjusted; diamond: adjusted at the primary outcome.")),
-            table(
-                "Raw and adjusted Δ",
-                ["similarity", "control", "raw Δ", "adjusted Δ", "interval", "p", "pairs", "clusters"],
-                [
-                    [a.similarity, a.control, number(a.raw, sign=True), number(a.adjusted, sign=True), within(a.ci),
-                     chance(a.p), count(a.n), count(a.clusters)]
-                    for a in adjusted
-                ],
-                text=2,
-            ),
-            [_coefficients(a) for a in adjusted],
+                tag("figcaption", f"At depth {run.verdict.depth}. Circles: raw; squares: adjusted; diamond: adjusted "
+                    "at the primary outcome.")) if rows else None,
+            _adjusted_table(here) if here else None,
+            [_coefficients(a) for a in here],
+            folded("Raw and adjusted Δ at every depth", _adjusted_table(adjusted))
+            if len(here) < len(adjusted) else None,
         ]  # fmt: skip
     if baselines:
         aucs = {b.control: b for b in baselines}
@@ -138,6 +141,19 @@ def confounds(run: Run, words: Glossary) -> Html | None:
     return section("What else could make the difference", *parts, anchor="confounds")
 
 
+def _adjusted_table(adjusted: Sequence[AdjustedDelta]) -> Html:
+    return table(
+        "Raw and adjusted Δ",
+        ["similarity", "control", "depth", "raw Δ", "adjusted Δ", "interval", "p", "pairs", "clusters"],
+        [
+            [a.similarity, a.control, str(a.depth), number(a.raw, sign=True), number(a.adjusted, sign=True),
+             within(a.ci), chance(a.p), count(a.n), count(a.clusters)]
+            for a in adjusted
+        ],
+        text=2,
+    )  # fmt: skip
+
+
 def _raw_interval(run: Run, a: AdjustedDelta) -> Interval | None:
     """The interval of the group test, where it is about the same pairs."""
     for t in run.tests:
@@ -150,8 +166,9 @@ def _raw_interval(run: Run, a: AdjustedDelta) -> Interval | None:
 def _coefficients(a: AdjustedDelta) -> Html:
     name = f"{a.similarity} against {plural(a.control)} at depth {a.depth}"
     dropped = [paragraph("Left out of the model: ", "; ".join(f"{k} ({v})" for k, v in a.dropped.items()), ".")]
+    lacking = "no interval" if a.adjusted is not None else "no adjusted Δ"
     return join(
-        paragraph(f"{name}: no adjusted Δ: {a.why_not}") if a.why_not else None,
+        paragraph(f"{name}: {lacking}: {a.why_not}") if a.why_not else None,
         folded(
             f"What was held equal: {name}",
             table("Change of similarity for one standard deviation (yes-or-no: from no to yes)",
@@ -193,26 +210,35 @@ def multiverse(run: Run, words: Glossary) -> Html | None:
     found = run.evidence.multiverse
     if found is None or not found.specifications:
         return None
-    n = len(found.specifications)
+    n = len([s for s in found.specifications if s.g is not None])
+    undefined = len(found.specifications) - n + len(found.undefined)
     shown = len(drawn(found.specifications))
-    part = "" if shown == n else f" {shown} of them, evenly chosen, are drawn; all are in outcome.json."
+    part = "" if shown >= n else f" {shown} of them, evenly chosen, are drawn; all are in outcome.json."
+    if undefined:
+        part += f" {count(undefined)} more gave no number and are not counted."
     rows: list[tuple[Child, Child]] = [
-        ("Median g", join(number(found.median_g, 2, True), " · p ", chance(found.p_median))),
+        ("Median g", join(number(found.median_g, 2, True), *_p(found.p_median))),
         ("Same direction as the median", percent(found.agree)),
-        (
-            f"p ≤ {found.alpha:g} in that direction",
-            join(percent(found.significant), " · p ", chance(found.p_significant)),
-        ),
-        ("Joint null", f"{count(found.relabellings)} relabellings ({found.scheme})"),
     ]
+    if found.significant is not None:
+        rows.append(
+            (f"p ≤ {found.alpha:g} in that direction", join(percent(found.significant), *_p(found.p_significant)))
+        )
+    rows.append(
+        (
+            "Joint null",
+            f"{count(found.relabellings)} relabellings ({found.scheme})" if found.scheme
+            else "not tested: too few relabellings leave the links between these pairs as they are",
+        )
+    )  # fmt: skip
+    told = " The p beside each summary is how often relabelled pairs give a whole curve as extreme."
+    told = told if found.scheme else ""
     return section(
         "Would another way of measuring have said something else?",
         paragraph(
             f"{count(n)} ways of measuring against {plural(found.control)}, all from the same pass over the model, "
             "sorted by "
-            "what they gave. If the result hung on one choice, the curve would show it. The p beside each summary is "
-            "how "
-            f"often relabelled pairs give a whole curve as extreme.{part}"
+            f"what they gave. If the result hung on one choice, the curve would show it.{told}{part}"
         ),
         words.explain("specification", "g"),
         facts(rows),
@@ -226,6 +252,11 @@ def multiverse(run: Run, words: Glossary) -> Html | None:
         _ends(run),
         anchor="multiverse",
     )  # fmt: skip
+
+
+def _p(p: float | None) -> tuple[Child, ...]:
+    """' · p 0.031', and nothing where there is none."""
+    return () if p is None else (" · p ", chance(p))
 
 
 def _ends(run: Run) -> Html:

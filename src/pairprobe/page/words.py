@@ -14,9 +14,9 @@ ANSWERS = {
     ),
     "no difference": (
         "=",
-        "No difference worth the name",
-        "In this model cognates lie neither closer together nor farther apart than controls: a difference large enough "
-        "to be of interest is ruled out.",
+        "No difference of the size looked for",
+        "In this model any difference between these cognates and controls is smaller than what was fixed beforehand as "
+        "worth finding. A smaller one is not ruled out.",
     ),
     "closer": (
         "→←",
