@@ -75,7 +75,7 @@ def test_each_rule_that_changed_a_form_is_counted_once() -> None:
     for raw in ("*kʷel-, *kʷol-", "*mer-", "hund"):
         rules.clean(raw, count)
     assert count == {"variants": 1, "asterisk": 2, "edges": 2}
-    assert told(count, 3) == "of 3 forms: asterisk 2, edges 2, variants 1"
+    assert told(count, 3) == "3 forms; cleaned: asterisk 2, edges 2, variants 1"
 
 
 @pytest.mark.parametrize(

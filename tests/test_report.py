@@ -316,7 +316,7 @@ def test_an_undefined_depth_shows_no_number_where_there_is_none() -> None:
 
 def test_an_undefined_similarity_beside_is_told_as_undefined() -> None:
     text = table(group_test([at(0)]), group_test([undefined(0)], "centred"), depth=0)
-    (line,) = [line for line in text.splitlines() if line.startswith("beside")]
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("centred")]
     assert "undefined" in line
     assert "g =" not in line
     assert "p =" not in line
@@ -359,8 +359,8 @@ def test_linked_pairs_are_told_with_their_scheme_and_clusters() -> None:
     assert "labels exchanged within clusters, since words, concepts or cognate sets link the 14 pairs into 6" in text
     assert "p max-T and q allow for all 26 depths × similarities" in text
     assert "taking linked pairs for 4.54 against 3 independent ones" in text
-    assert "with chance 0.60 (AUC, 95 % interval 0.41 to 0.77)" in text
-    assert "is as large as 0 standard deviations: p = 0.300 (equivalence)" in text
+    assert "the more similar one: 0.60 (AUC, 95 % interval 0.41 to 0.77)" in text
+    assert "equivalence, |Δ| under 0 standard deviations: p = 0.300" in text
 
 
 def test_where_no_p_is_given_the_reason_stands_where_tests_are_told() -> None:

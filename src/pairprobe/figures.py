@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pairprobe.outcomes import GroupTest
+from pairprobe.outcomes import GroupTest, signed
 from pairprobe.records import COGNATE, PairSet, Similarities, Texts, Vectors
 
 # Okabe & Ito's palette, told apart by the colour-blind; cognates blue, controls in order.
@@ -58,7 +58,13 @@ def delta_by_depth(tests: list[GroupTest], primary_depth: int, file: Path) -> Pa
         low = np.array([t.delta_ci.low if t.delta_ci else np.nan for t in test.depths])
         high = np.array([t.delta_ci.high if t.delta_ci else np.nan for t in test.depths])
         axis.axhline(0, color="0.4", linewidth=0.8)
-        label = f"{100 * test.confidence:g} % interval (BCa)"
+        label = f"{100 * test.confidence:g} % interval"
+        bands = [t.max_t_band for t in test.depths]
+        if len(depth) > 1 and all(bands):
+            ends = np.array([(b.low, b.high) for b in bands if b])
+            style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
+            axis.plot(depth, ends[:, 0], **style, label=f"beyond: p max-T ≤ {test.alpha:g}")
+            axis.plot(depth, ends[:, 1], **style)
         if len(depth) == 1:
             axis.errorbar(depth, delta, [delta - low, high - delta], fmt="o", color=BLUE, capsize=5, label=label)
         else:
@@ -71,7 +77,8 @@ def delta_by_depth(tests: list[GroupTest], primary_depth: int, file: Path) -> Pa
         axis.set_title(
             f"{test.similarity}: {test.n_cognate} cognate − {test.n_control} {test.control} pairs", loc="left"
         )
-    axes[0].legend(loc="best", frameon=False, fontsize=9)
+    # below all panels: over a curve it would hide some of it
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     axes[-1].set_xlabel("depth (0: embedding output, last: after the final norm)")
     return save(fig, file)
 
@@ -81,8 +88,8 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
     import pandas as pd
     import seaborn as sns
 
-    fig, axes = figure(1, len(similarities), (1.2 + 3.2 * len(similarities), 4.0))
     groups = [g for g, n in pairs.sizes.items() if n]
+    fig, axes = figure(1, len(similarities), (1.2 + max(3.2, len(groups)) * len(similarities), 4.4))
     # both place points without drawing random numbers: the same run gives the same picture
     few = sum(pairs.sizes.values()) <= SWARM
     draw = sns.swarmplot if few else sns.violinplot
@@ -94,13 +101,16 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
             data, x="group", y=name, order=groups, hue="group", hue_order=groups, palette=_palette(groups), ax=axis,
             legend=False, **how,
         )  # fmt: skip
+        labels = []
         for i, group in enumerate(groups):
             mean = float(data.loc[data["group"] == group, name].mean())
             axis.plot([i - 0.28, i + 0.28], [mean, mean], color="0.15", linewidth=1.6)
-            axis.text(i + 0.3, mean, f"{mean:.3f}", va="center", fontsize=9)
-        axis.set_xlim(-0.6, len(groups) - 0.4 + 0.25)
+            labels.append(f"{group}\n{signed(mean)}")
+        slant = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(groups) > 3 else {}
+        axis.set_xticks(range(len(groups)), labels, fontsize=9, **slant)
+        axis.set_xlim(-0.6, len(groups) - 0.4)
         axis.set_xlabel("")
-        axis.set_title(f"{name}, depth {values.depths[row]}", loc="left")
+        axis.set_title(f"{name}, depth {values.depths[row]}: stroke and number are the mean", loc="left", fontsize=9)
     return save(fig, file)
 
 
@@ -123,13 +133,15 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
     groups = [g for g, n in pairs.sizes.items() if n]
     colours = _palette(groups)
     of = np.array([p.group for p in pairs.pairs])
-    for group in groups:  # one collection a group: ten thousand lines drawn one by one take a minute
+    crowded = len(ours) > LABELLED  # then lines of all groups would hide all points
+    drawn = [COGNATE] if crowded else groups
+    stroke: dict[str, Any] = {"linewidths": 0.7, "alpha": 0.35} if crowded else {"linewidths": 1.3, "alpha": 0.6}
+    for group in drawn:  # one collection a group: ten thousand lines drawn one by one take a minute
         lines = np.stack([places[texts.a[of == group]], places[texts.b[of == group]]], axis=1)  # [pairs, 2 ends, 2]
         style = "-" if group == COGNATE else "--"
-        axis.add_collection(
-            LineCollection(list(lines), colors=colours[group], linewidths=1.3, alpha=0.6, linestyles=style, label=group)
-        )
-    sides = [(texts.a, "o", "word a"), (texts.b, "s", "word b")]
+        axis.add_collection(LineCollection(list(lines), colors=colours[group], linestyles=style, label=group, **stroke))
+    shown = np.isin(of, drawn)
+    sides = [(texts.a[shown], "o", "word a"), (texts.b[shown], "s", "word b")]
     for index, marker, label in sides:
         used = np.unique(index)
         axis.scatter(places[used, 0], places[used, 1], marker=marker, s=26, color="0.2", zorder=3, label=label)
@@ -138,7 +150,8 @@ def word_map(vectors: Vectors, texts: Texts, pairs: PairSet, depth: int, file: P
         _label(axis, [texts.texts[i].word.form for i in ours], places[ours])
     axis.set_xlabel(f"principal component 1 ({100 * share[0]:.0f} % of variance)")
     axis.set_ylabel(f"principal component 2 ({100 * share[1]:.0f} %)")
-    axis.set_title(f"words at depth {vectors.depths[row]}; distances in the plane are not similarities", loc="left")
+    which = "words and their cognates" if crowded else "words"
+    axis.set_title(f"{which} at depth {vectors.depths[row]}; distances in the plane are not similarities", loc="left")
     # the best place is sought among all points, which takes long where there are many, and then there is none
     axis.legend(frameon=False, fontsize=9, loc="best" if len(ours) <= LABELLED else "upper right")
     return save(fig, file)

@@ -137,7 +137,7 @@ def sentence(geometry: Geometry, depth: int, width: int) -> str:
         share = f"{100 * at.top3_share:.0f} %" if at.top3_share < 1 else "all"
         said += f", {share} of it from {TOP} of {width} dimensions"
     if at.sinks:
-        said += f" · in {at.sinks} texts a pooled token is an attention sink"
+        said += f" · in {at.sinks} text{'' if at.sinks == 1 else 's'} a pooled token is an attention sink"
     return said
 
 

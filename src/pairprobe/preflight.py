@@ -57,7 +57,8 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     if pairs is not None:
         control = job.experiment.primary.control
         if control is not None and control not in pairs.controls:
-            message = f"experiment.primary.control is '{control}'; {pairs.name} has {', '.join(pairs.controls)}."
+            allowed = f"allowed with these pairs ({pairs.name}): {', '.join(pairs.controls)}"
+            message = f"experiment.primary.control is '{control}'; {allowed}."
             problems.append(Problem("primary", PairprobeError(message)))
     if not job.method.uses_model:
         if pairs is not None:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.text import Text as Styled
 from pairprobe import beside, multiverse
 from pairprobe.errors import PairprobeError
 from pairprobe.geometry import sentence
-from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, p_text, signed
+from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Verdict, p_text, signed
 from pairprobe.preflight import Plan, gigabytes
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.result import Result
@@ -31,6 +32,7 @@ from pairprobe.xray import reading
 WIDTH = 100
 LABEL = 12
 NAMES_SHOWN = 5
+BESIDE = 5  # tests beside the primary one that are written out
 DEPTHS_SHOWN = 42  # a longer table shows every n-th depth, and always the marked ones
 QUIET = "PAIRPROBE_QUIET"
 #: What somebody copies into a shell, so that it stays on one line. It ends where words for people go on: at
@@ -92,17 +94,8 @@ class Report:
     def plan(self, job: Any, plan: Plan) -> None:
         """Who, what, and at what cost, before anything is loaded."""
         sizes = ", ".join(f"{n} {group}" for group, n in plan.pairs.sizes.items())
-        if job.method.uses_model:
-            self.line(
-                "pairprobe",
-                f"{job.model_name} × {job.method.name} × {plan.pairs.name} · {sizes} pairs · template "
-                f"{job.template.name}",
-            )
-        else:
-            self.line(
-                "pairprobe",
-                f"{job.model_name} × {job.method.name} × {plan.pairs.name} · {sizes} pairs",
-            )
+        template = f" · template {job.template.name}" if job.method.uses_model else ""
+        self.line("pairprobe", f"{job.model_name} × {job.method.name} × {plan.pairs.name} · {sizes} pairs{template}")
         for i, (topic, text) in enumerate(plan.pairs.about.items()):
             self.line("" if i else "pairs", f"{topic}: {text}")
         if plan.checkpoint is None:
@@ -129,11 +122,11 @@ class Report:
         if findings.partly_unknown:
             unknown += f", {findings.partly_unknown} hold some"
         if findings.unknown_around:
-            unknown += f", {findings.unknown_around} texts have some around them"
+            unknown += f", {counted(findings.unknown_around, 'text')} with some around them"
         self.line(
             "tokens",
             f"{texts} texts{distinct}, {lengths.min()}–{lengths.max()} tokens · unknown pieces: {unknown} · "
-            f"{findings.sharing} pairs share a piece",
+            f"{counted(findings.sharing, 'pair')} sharing a piece",
         )
         if findings.unknown and "unknown" not in rules.exclude:
             named = list(findings.unknown.values())[:NAMES_SHOWN]
@@ -149,12 +142,13 @@ class Report:
             words = len(set(findings.altered.values()))
             self.line("", f"this model's tokenizer rewrites {words} of the words: {shown}{', …' if words > 3 else ''}")
         if findings.spilling:
-            self.line("", f"in {findings.spilling} texts a token of the word also covers characters beside it")
+            where = counted(findings.spilling, "text")
+            self.line("", f"in {where} a token of the word also covers characters beside it")
         kept = {p.id for p in used.pairs}
         left_out = [p.id for p in given.pairs if p.id not in kept]
         if left_out:
             more = f" and {len(left_out) - NAMES_SHOWN} more" if len(left_out) > NAMES_SHOWN else ""
-            self.line("", f"left out {len(left_out)} pairs: {', '.join(left_out[:NAMES_SHOWN])}{more}")
+            self.line("", f"left out {counted(len(left_out), 'pair')}: {', '.join(left_out[:NAMES_SHOWN])}{more}")
 
     @contextmanager
     def progress(self, method: str) -> Iterator[Callable[[int, int], None]]:
@@ -198,7 +192,7 @@ class Report:
             self.line("kept", f"{result.vectors.about['kept']}; execution.resume=false computes them anew")
         if result.vectors and "precision" in result.vectors.about:
             self.line("", result.vectors.about["precision"])
-        self._table(test, result.verdict.depth, result.verdict.side)
+        self._table(test, result.verdict)
         if result.evidence.geometry is not None and result.vectors is not None:
             width = result.vectors.values.shape[2]
             self.line("space", sentence(result.evidence.geometry, result.verdict.depth, width))
@@ -209,18 +203,15 @@ class Report:
         broken = reading(result.evidence.xray, test.at(result.verdict.depth)) if result.evidence.xray else ""
         if broken:
             self.line("pieces", broken)
-        for (similarity, control), other in result.tests.items():
-            if (similarity, control) != (test.similarity, test.control):
-                at = other.at(result.verdict.depth)
-                against = "" if control == test.control else f" against {control}"
-                self.line("beside", f"{similarity}{against}: {_short(at)} at depth {at.depth}; not the primary outcome")
+        for i, text in enumerate(_beside(result)):
+            self.line("" if i else "beside", text)
         if len(test.depths) > 1 and test.best is not None and test.best.depth != result.verdict.depth:
-            p = f"p max-T {p_text(test.best.p_max_t)}" if test.best.p_max_t is not None else "no p-value"
-            self.line(
-                "elsewhere",
-                f"largest |t| at depth {test.best.depth}: Δ = {signed(test.best.delta)}, {p}. It was found by looking, "
-                "so only the p corrected for all depths counts.",
-            )
+            found = f"largest |t| at depth {test.best.depth}: Δ = {signed(test.best.delta)}, "
+            if test.best.p_max_t is None:
+                found += "no p-value; found by looking"
+            else:
+                found += f"p max-T {p_text(test.best.p_max_t)}; found by looking, so only this corrected p counts"
+            self.line("elsewhere", found)
         for label, text in beside.lines(result):
             self.line(label, text)
         if result.evidence.multiverse is not None:
@@ -230,7 +221,8 @@ class Report:
         for i, text in enumerate(result.verdict.beware):
             self.line("beware" if i == 0 else "", text, style="bold yellow", always=True)
 
-    def _table(self, test: GroupTest, primary: int, side: str = "both") -> None:
+    def _table(self, test: GroupTest, verdict: Verdict) -> None:
+        primary, side = verdict.depth, verdict.side
         interval = f"{100 * test.confidence:g} % interval"
         self.plain(
             f"{'depth':>5}{'cognate':>8}{test.control[:12]:>13}{'Δ':>9}{interval:>20}{'g':>7}"
@@ -248,7 +240,7 @@ class Report:
             )
         if every > 1:
             self.line("", f"one depth in {every} is shown; all are in the run")
-        self.line("tests", _relabelled(test))
+        self.line("tests", _relabelled(test, " ".join(verdict.sentences)))
         self.line(
             "",
             f"power for d = {test.effect:g}: {100 * test.power:.0f} % · "
@@ -258,28 +250,22 @@ class Report:
         if at.auc is not None:
             percent = f"{100 * test.confidence:g} %"
             within = f", {percent} interval {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
-            self.line(
-                "",
-                f"at the primary depth a cognate pair is the more similar one with chance {at.auc:.2f} (AUC{within})"
-                + (f" · Δ without any one unit: {at.left_out}" if at.left_out else ""),
-            )
+            self.line("", f"chance that a cognate pair is the more similar one: {at.auc:.2f} (AUC{within})")
+        if at.left_out:
+            self.line("", f"Δ without any one unit of linked words: {at.left_out}")
         if at.p_greater is not None and side != "farther":
-            self.line("", f"one-sided at the primary depth (cognates closer): p {p_text(at.p_greater)}")
+            self.line("", f"one-sided (cognates closer): p {p_text(at.p_greater)}")
         if at.p_less is not None and side == "farther":
             self.line("", f"one-sided at the primary depth (cognates farther): p {p_text(at.p_less)}")
         if at.equivalence_p is not None:
-            self.line(
-                "",
-                f"that the difference there is as large as {test.sesoi:g} standard deviations: "
-                f"p {p_text(at.equivalence_p)} (equivalence)",
-            )
+            self.line("", f"equivalence, |Δ| under {test.sesoi:g} standard deviations: p {p_text(at.equivalence_p)}")
 
     def sweep(self, finished: list[tuple[Any, str]], failed: int, sweep_id: str) -> None:
         """One line per run of a sweep, once all are done: what was swept, and what came out."""
-        self.line("", "")
+        self.plain("")
         for i, (run, swept) in enumerate(finished):
             result = run.result
-            short = _short(result.primary.at(result.verdict.depth))
+            short = _short(result.primary.at(result.verdict.depth), g=False)
             head = f"{len(finished)} runs" if i == 0 else ""
             self.line(head, f"{run.run_id[:8]} {swept or run.name}: {short}: {result.verdict.answer}", always=True)
         if failed:
@@ -338,14 +324,14 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [line.replace(GLUE, " ") for line in lines]
 
 
-def _relabelled(test: GroupTest) -> str:
-    """How p-values came about, or why there are none, and what was resampled."""
+def _relabelled(test: GroupTest, verdict: str) -> str:
+    """How p-values came about, or why there are none where the verdict does not say so, and what was resampled."""
     if test.why_no_p:
-        return f"no p-value: {test.why_no_p}"
+        return "no p-value; the verdict says why" if test.why_no_p in verdict else f"no p-value: {test.why_no_p}"
     kind = f"all {test.relabellings}" if test.exact else f"{test.relabellings} random"
     said = f"{kind} relabellings; smallest p they can give: {test.smallest_p:.2g}"
     if test.family > 1:
-        said += f" · p max-T and q allow for all {test.family} depths × similarities"
+        said += f"\np max-T and q allow for all {test.family} depths × similarities"
     if test.scheme != PAIRS_RELABELLED:
         said += (
             f"\n{test.scheme}, since words, concepts or cognate sets link the "
@@ -375,10 +361,30 @@ def _p(p: float | None) -> str:
     return p_text(p).removeprefix("= ") if p is not None else "—"
 
 
-def _short(at: DepthTest) -> str:
+def _short(at: DepthTest, g: bool = True) -> str:
     p = f", p {p_text(at.p)}" if at.p is not None else ""
-    g = f", g = {signed(at.g, 2)}" if at.g is not None else ""
-    return f"Δ = {signed(at.delta)} {_interval(at.delta_ci)}{g}{p}"
+    size = f", g = {signed(at.g, 2)}" if g and at.g is not None else ""
+    return f"Δ = {signed(at.delta)} {_interval(at.delta_ci)}{size}{p}"
+
+
+def _beside(result: Result) -> Iterator[str]:
+    """The other controls, then the other similarities, at the primary depth: a few in full, the rest as a number."""
+    first = result.primary
+    others = [t for t in result.tests.values() if t is not first]
+    others.sort(key=lambda t: (t.similarity != first.similarity, t.control != first.control))  # stable
+    if not others:
+        return
+    yield f"not the primary outcome, at depth {result.verdict.depth}:"
+    shown = others if len(others) <= BESIDE + 1 else others[:BESIDE]
+    for test in shown:
+        against = "" if test.control == first.control else f" against {test.control}"
+        at = test.at(result.verdict.depth)
+        p = f", p max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else ""
+        yield f"{test.similarity}{against}: {_short(replace(at, p=None))}{p}"
+    rest = others[len(shown) :]
+    if rest:
+        found = sum((t.at(result.verdict.depth).p_max_t or 1.0) <= t.alpha for t in rest)
+        yield f"… {len(rest)} more in the report, {found} of them with p max-T ≤ {first.alpha:g}"
 
 
 def for_errors() -> Report:

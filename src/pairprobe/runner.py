@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pairprobe import archive, beside, preflight, provenance
+from pairprobe.against import against
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.further import questions
@@ -133,7 +134,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     if job.multiverse.asked:
         judged = several.judge(found, job.similarities, job.statistics, control, primary)
         evidence = replace(evidence, multiverse=judged)
-    held = beside.beware(evidence, chosen.at(said.depth), said)
+    held = beside.beware(evidence, chosen.at(said.depth), said) + against(evidence, tests, said, chosen.alpha)
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

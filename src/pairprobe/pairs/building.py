@@ -192,8 +192,7 @@ def _told(recipe: Recipe, reference: Sequence[Word], apart: set[str], meanings: 
     far = f", spelled at least {recipe.least_distance:g} apart" if recipe.least_distance else ""
     counted = f"tokens of {recipe.tokenizer}" if recipe.tokenizer else "graphemes"
     told = {
-        "pairs": f"one of the group cognate per {one}, of {len(meanings) - len(apart)} meanings; "
-        f"no word or root twice{far}",
+        "pairs": f"one cognate pair per {one}, of {len(meanings) - len(apart)} meanings; no word or root twice{far}",
         "controls": f"built: {', '.join(recipe.controls)}; form_matched by length, edit distance and {counted}"
         if "form_matched" in recipe.controls
         else f"built: {', '.join(recipe.controls)}",

@@ -101,8 +101,10 @@ def languages_of(wordlist: Wordlist, chosen: Sequence[str], without: Sequence[st
     ]
     if problems:
         clades = _listed(sorted({c for one in known for c in one.clades})) or "none"
+        tongues = sorted((one.names or (one.id,))[0] for one in known)
         raise PairsError(
-            problems, f"Its clades: {clades}. Its {len(known)} languages: {_listed(sorted(names - {''}), 20)}."
+            problems,
+            f"Its clades: {clades}. Its {len(known)} languages: {_listed(tongues, 20)}.",
         )
     if not chosen:
         raise PairsError(f"{key} is empty.", f"Name languages or clades, for example {key}=[{known[0].names[0]}].")

@@ -21,6 +21,7 @@ class Tables:
         self.data, self.metadata = data, metadata
         self.hash = hashlib.sha256()
         self._rows: dict[str, list[dict[str, str]]] = {}
+        self._split: dict[tuple[str, str], tuple[str, str | None]] = {}
 
     def has(self, table: str) -> bool:
         return table in self.data
@@ -61,9 +62,11 @@ class Tables:
         return found
 
     def split(self, table: str, term: str, row: dict[str, str]) -> list[str]:
-        column = self.data[table, term]
-        cell = row[str(column.name)]
-        return [v for v in (cell.split(column.separator) if column.separator else [cell]) if v]
+        if (table, term) not in self._split:  # pycldf looks a column up anew each time, for every row
+            column = self.data[table, term]
+            self._split[table, term] = str(column.name), column.separator
+        name, separator = self._split[table, term]
+        return [v for v in (row[name].split(separator) if separator else [row[name]]) if v]
 
     def rows(self, table: str) -> list[dict[str, str]]:
         return self._read(self.data[table]) if self.has(table) else []

@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def read(path: str, get: str = "", key: str = "pairs.path") -> Wordlist:
         PairsError: not a CLDF wordlist, a table or column missing, ids that lead nowhere, text that is not UTF-8.
     """
     metadata = metadata_of(path, get, key)
+    files = tuple(sorted((f.name, s.st_mtime_ns, s.st_size) for f in metadata.parent.iterdir() for s in (f.stat(),)))
+    return _read(metadata, files)
+
+
+@lru_cache(maxsize=2)
+def _read(metadata: Path, files: tuple[tuple[str, int, int], ...]) -> Wordlist:  # noqa: ARG001 (the cache's key)
+    """As `read`. files: name, time and size of what lies beside the metadata: the same ones are read once, though a run
+    and its check before it both ask for them. Nobody changes a Wordlist."""
     try:
         from pycldf import Dataset
 
