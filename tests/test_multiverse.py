@@ -99,7 +99,7 @@ def test_estimates_count_the_texts_of_all_templates(tokenizer):
     assert 0 < beginnings < lengths.sum()
     assert len(lengths) == len(parts) == 22
     assert poolings == 2
-    lengths, parts, poolings = asked_of_the_model(Alternatives(), GLOSS, MEAN, tokenizer, pair_set())
+    lengths, parts, poolings, _ = asked_of_the_model(Alternatives(), GLOSS, MEAN, tokenizer, pair_set())
     assert (len(lengths), parts, poolings) == (11, None, 1)
 
 

@@ -28,7 +28,6 @@ def compared(similarity: Similarities, pairs: PairSet) -> dict[str, GroupTest]:
     return {control: test for (_, control), test in FAST.tests([similarity], pairs).items()}
 
 
-
 def tokenised(tokenizer: Tokenizer, text: str) -> TokenisedText:
     found = tokenizer.encode(text)
     ids = np.array(found.ids)
