@@ -444,7 +444,7 @@ def test_words_of_unknown_pieces_are_named_but_not_endlessly() -> None:
     unknown = {i: f"'ᚠ{i}' becomes only unknown pieces" for i in range(9)}
     show.tokens(pairs, pairs, tokens_of(pairs), Findings({}, unknown, {}, 0, 0), TokenRules())
     text = file.getvalue()
-    assert "9 words are nothing else" in text
+    assert "unknown pieces: all of 9 words" in text
     assert "'ᚠ4'" in text
     assert "'ᚠ5'" not in text
     assert "… and 4 more" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_models import tokens_of
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.executions import products, sharing
+from pairprobe.executions.stream import taken_apart
 from pairprobe.executions.streamed import Streamed
 from pairprobe.methods.layerwise import Layerwise
 from pairprobe.records import Tokens
@@ -83,6 +85,9 @@ def test_a_causal_model_computes_each_beginning_once_and_gives_the_same_states(
     execution = GEMMA if kind == "gemma2" else CPU
     shared = vectors(folder, tokens, execution)
     distinct = len({tuple(t.ids[: i + 1]) for t in tokens.of for i in range(len(t))})
+    assert distinct == tokens.beginnings
+    assert replace(tokens, parts=np.arange(len(tokens))).beginnings == tokens.lengths.sum()  # none shares a part
+    assert taken_apart(Checkpoint.open(folder), "float32", execution.attention).causal
     assert distinct < sum(len(t) for t in tokens.of)
     whole = {n for n in multiplied if n >= distinct}  # experts are given some tokens each
     assert whole == {distinct}  # every product of every layer
@@ -96,6 +101,7 @@ def test_a_model_that_looks_ahead_is_found_out_by_its_states(
     folder = written("bert")
     tokens = tokens_of(Checkpoint.open(folder), WORDS)
     found = vectors(folder, tokens)
+    assert not taken_apart(Checkpoint.open(folder), "float32", "sdpa").causal
     real = sum(len(t) for t in tokens.of)
     assert min(multiplied[:3]) < real  # query, key and value of the first layer have seen no other token yet
     assert set(multiplied[3:]) == {real}

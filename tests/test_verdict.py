@@ -319,3 +319,32 @@ def test_linked_pairs_without_a_p_may_still_be_equivalent(apart):
 def test_a_difference_that_is_found_is_no_equivalence(apart):
     test, pairs = apart
     assert verdict(changed(test, equivalence_p=0.001), pairs, -1).answer == "closer"
+
+
+@pytest.mark.parametrize(
+    ("side", "numbers", "answer"),
+    [
+        ("both", {"p": 0.06, "p_greater": 0.03, "p_less": 0.97}, "cannot tell"),
+        ("closer", {"p": 0.06, "p_greater": 0.03, "p_less": 0.97}, "closer"),
+        ("farther", {"p": 0.06, "p_greater": 0.03, "p_less": 0.97}, "cannot tell"),
+        ("farther", {"p": 0.02, "p_greater": 0.01, "p_less": 0.99}, "cannot tell"),  # the other side was asked about
+    ],
+)
+def test_a_side_fixed_in_advance_is_the_only_one_that_can_be_claimed(side, numbers, answer):
+    test = group_test(HIGH, LOW)
+    found = verdict(changed(test, delta=0.1, delta_ci=Interval(0.02, 0.3), **numbers), pair_set(6, 5), -1, side)
+    assert (found.answer, found.side) == (answer, side)
+    if side == "closer":
+        assert "one-sided p = 0.030 by relabelling" in found.sentences[0]
+    if side == "farther":
+        assert "whether cognates lie farther, and Δ lies on the other side" in found.sentences[0]
+
+
+def test_farther_is_claimed_where_it_was_asked_about():
+    x, y = np.array([LOW]), np.array([HIGH])
+    pairs = pair_set(5, 6)
+    test = FAST.tests([similarities(x, y)], pairs)["cosine", "control"]
+    found = verdict(test, pairs, -1, "farther")
+    assert found.answer == "farther"
+    assert test.depths[0].p_less == pytest.approx(1 / 462)
+    assert verdict(test, pairs, -1, "closer").answer == "cannot tell"

@@ -152,7 +152,8 @@ def _numbers(at: DepthTest) -> dict[str, float]:
     numbers = {
         "delta": at.delta, "cognate": at.mean_cognate, "control": at.mean_control,
         "sd_cognate": at.sd_cognate, "sd_control": at.sd_control,
-        "g": at.g, "p": at.p, "p_greater": at.p_greater, "p_max_t": at.p_max_t, "q": at.q,
+        "g": at.g, "p": at.p, "p_greater": at.p_greater, "p_less": at.p_less, "p_max_t": at.p_max_t,
+        "q": at.q,
         "auc": at.auc, "cliffs_delta": at.cliffs_delta, "equivalence_p": at.equivalence_p,
     }  # fmt: skip
     intervals = {"ci": at.delta_ci, "g_ci": at.g_ci, "auc_ci": at.auc_ci, "left_out": at.left_out}
@@ -167,7 +168,8 @@ def scalars(test: GroupTest, depth: int) -> dict[str, float]:
     numbers = _numbers(test.at(depth))
     names = {
         "delta": "delta", "delta_ci_low": "ci_low", "delta_ci_high": "ci_high", "p": "p", "p_greater": "p_greater",
-        "p_max_t": "p_max_t", "q": "q", "hedges_g": "g", "hedges_g_ci_low": "g_ci_low", "hedges_g_ci_high": "g_ci_high",
+        "p_less": "p_less", "p_max_t": "p_max_t", "q": "q", "hedges_g": "g",
+        "hedges_g_ci_low": "g_ci_low", "hedges_g_ci_high": "g_ci_high",
         "mean_cognate": "cognate", "mean_control": "control", "auc": "auc", "cliffs_delta": "cliffs_delta",
         "equivalence_p": "equivalence_p",
     }  # fmt: skip

@@ -22,17 +22,23 @@ from pairprobe.checkpoints.model import Model
 from pairprobe.errors import ConfigError, PairprobeError, nearest, one_of
 from pairprobe.methods.pooling import Pooling
 from pairprobe.multiverse import Alternatives
+from pairprobe.outcomes import SIDES
 from pairprobe.tokens import TokenRules
 
 
 @dataclass(frozen=True)
 class Primary:
     """The one outcome that the verdict is about. depth: negative counts from the last. control: null takes
-    the first control group of the pair set."""
+    the first control group of the pair set. side: both | closer | farther: which difference was expected, so that
+    the test is two-sided or on that side alone."""
 
     similarity: str = "cosine"
     depth: int = -1
     control: str | None = None
+    side: str = "both"
+
+    def __post_init__(self) -> None:
+        one_of("experiment.primary.side", self.side, SIDES)
 
 
 @dataclass(frozen=True)

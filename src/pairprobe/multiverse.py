@@ -174,10 +174,10 @@ def ways(
 
 
 def asked_of_the_model(asked: Alternatives, template: Any, method: Any, tokenizer: Any, pairs: PairSet) -> Any:
-    """(int [texts] lengths, parts, number of poolings) of all that would go through the model, for estimates."""
+    """Of all that would go through the model: int [texts] lengths, parts, number of poolings, beginnings."""
     written = [tokenise(tokenizer, t.write(pairs)) for t in asked.named(template).values()]
     tokens = written[0] if len(written) == 1 else _together(written)[0]
-    return tokens.lengths, tokens.parts, len(asked.pooled(method))
+    return tokens.lengths, tokens.parts, len(asked.pooled(method)), tokens.beginnings
 
 
 def told(found: Multiverse) -> str:

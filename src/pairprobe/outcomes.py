@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 #: The scheme that supposes independent pairs.
 PAIRS_RELABELLED = "pairs relabelled"
+#: What may be asked in advance: any difference, or cognates closer, or farther.
+SIDES = ("both", "closer", "farther")
 
 
 def p_text(p: float) -> str:
@@ -48,8 +50,8 @@ class DepthTest:
     """Cognates against one control group at one depth. None marks what is undefined.
 
     delta = mean_cognate − mean_control, in units of the similarity; g: Hedges' g; t: pooled two-sample t;
-    p: two-sided by relabelling (the group test's `scheme`); p_greater: one-sided, cognates closer; p_max_t:
-    two-sided, corrected for the family of all depths and similarities tested together (`GroupTest.family` of them).
+    p: two-sided by relabelling (the group test's `scheme`); p_greater, p_less: one-sided, cognates closer or farther;
+    p_max_t: two-sided, corrected for the family of all depths and similarities tested together (`GroupTest.family`).
     q: Benjamini and Hochberg's adjusted p over the same family. max_t_band: the Δ between which p_max_t is above alpha.
     auc: chance that a cognate pair is more similar than a control pair. left_out: the smallest and largest Δ once any
     one unit is left out. equivalence_p: of the hypothesis that |Δ| is as large as `GroupTest.sesoi` standard
@@ -75,6 +77,7 @@ class DepthTest:
     equivalence_p: float | None = None
     q: float | None = None
     max_t_band: Interval | None = None
+    p_less: float | None = None
 
     @property
     def cliffs_delta(self) -> float | None:
@@ -138,7 +141,8 @@ class GroupTest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said. answer: 'cannot tell', 'no difference', 'closer', 'farther' or 'undefined'."""
+    """What may be said. answer: 'cannot tell', 'no difference', 'closer', 'farther' or 'undefined'. side: which was
+    asked about in advance: both | closer | farther."""
 
     answer: str
     sentences: tuple[str, ...]
@@ -146,3 +150,4 @@ class Verdict:
     similarity: str
     control: str
     depth: int
+    side: str = "both"

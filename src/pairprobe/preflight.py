@@ -110,7 +110,7 @@ def _not_rounded(job: Job) -> str:
 
 
 def lengths(job: Job, plan: Plan) -> Any:
-    """What a plan's texts ask of an execution: int [texts] tokens of each, their parts, and the poolings."""
+    """What a plan's texts ask of an execution: see `asked_of_the_model`."""
     checkpoint: Any = plan.checkpoint
     return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), plan.pairs)
 

@@ -238,6 +238,16 @@ class Tokens:
         return Tokens(texts, tuple(self.of[int(i)] for i in rows), self.tokenizer, parts=parts)
 
     @property
+    def beginnings(self) -> int:
+        """In how many different ways tokens of texts of one part are led up to: of a causal model, distinct states."""
+        met: dict[tuple[int, int], int] = {}  # (what leads up, token) → number
+        for row, text in enumerate(self.of):
+            before = -1 if self.parts is None else -1 - int(self.parts[row])
+            for token in text.ids:
+                before = met.setdefault((before, int(token)), len(met))
+        return len(met)
+
+    @property
     def lengths(self) -> IntArray:
         """int [texts]: tokens per text, special tokens included."""
         return np.array([len(t) for t in self.of], dtype=np.int64)

@@ -125,9 +125,7 @@ class Report:
         lengths = tokens.lengths
         texts = 2 * len(used.pairs) + len(used.reference)
         distinct = f" ({len(tokens)} distinct)" if len(tokens) != texts else ""
-        unknown = (
-            "none in the words" if not findings.unknown else f"{counted(len(findings.unknown), 'word')} nothing else"
-        )
+        unknown = "none in the words" if not findings.unknown else f"all of {counted(len(findings.unknown), 'word')}"
         if findings.partly_unknown:
             unknown += f", {findings.partly_unknown} hold some"
         if findings.unknown_around:
@@ -200,7 +198,7 @@ class Report:
             self.line("kept", f"{result.vectors.about['kept']}; execution.resume=false computes them anew")
         if result.vectors and "precision" in result.vectors.about:
             self.line("", result.vectors.about["precision"])
-        self._table(test, result.verdict.depth)
+        self._table(test, result.verdict.depth, result.verdict.side)
         if result.evidence.geometry is not None and result.vectors is not None:
             width = result.vectors.values.shape[2]
             self.line("space", sentence(result.evidence.geometry, result.verdict.depth, width))
@@ -232,7 +230,7 @@ class Report:
         for i, text in enumerate(result.verdict.beware):
             self.line("beware" if i == 0 else "", text, style="bold yellow", always=True)
 
-    def _table(self, test: GroupTest, primary: int) -> None:
+    def _table(self, test: GroupTest, primary: int, side: str = "both") -> None:
         interval = f"{100 * test.confidence:g} % interval"
         self.plain(
             f"{'depth':>5}{'cognate':>8}{test.control[:12]:>13}{'Δ':>9}{interval:>20}{'g':>7}"
@@ -265,8 +263,10 @@ class Report:
                 f"at the primary depth a cognate pair is the more similar one with chance {at.auc:.2f} (AUC{within})"
                 + (f" · Δ without any one unit: {at.left_out}" if at.left_out else ""),
             )
-        if at.p_greater is not None:
+        if at.p_greater is not None and side != "farther":
             self.line("", f"one-sided at the primary depth (cognates closer): p {p_text(at.p_greater)}")
+        if at.p_less is not None and side == "farther":
+            self.line("", f"one-sided at the primary depth (cognates farther): p {p_text(at.p_less)}")
         if at.equivalence_p is not None:
             self.line(
                 "",

@@ -126,7 +126,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]
     chosen = tests[primary.similarity, control]
-    said = verdict(chosen, pairs, primary.depth)
+    said = verdict(chosen, pairs, primary.depth, primary.side)
     evidence, matrix = questions(
         job.statistics, job.method, job.similarities, pairs, texts, tokens, vectors, similarities, said
     )

@@ -16,8 +16,11 @@ COVERAGE = {
 }  # fmt: skip
 
 
-def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
+def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> Verdict:
     """One careful answer at the primary depth, and what to beware of.
+
+    side: both | closer | farther, as fixed in advance; where it is one, the one-sided p counts, and only that side can
+    be claimed. The interval stays two-sided, and must lie on that side whole.
 
     A difference is claimed only where the test and the interval agree on it, and where the test moved linked pairs
     together if pairs are linked; that there is none, only by equivalence. Else it cannot be told, and why is said.
@@ -33,8 +36,11 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
         f"{_odds(test.power_wanted)} (t test, {_supposed(test)}); smaller ones are found less often."
     )
 
+    p = {"both": at.p, "closer": at.p_greater, "farther": at.p_less}[side]
+    said = ("p" if side == "both" else "one-sided p") + (f" {p_text(p)}" if p is not None else "")
+
     def say(answer: str, *sentences: str) -> Verdict:
-        return Verdict(answer, sentences, tuple(beware), test.similarity, test.control, at.depth)
+        return Verdict(answer, sentences, tuple(beware), test.similarity, test.control, at.depth, side)
 
     if at.t is None:
         return say(
@@ -51,23 +57,23 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
         )
     interval = f"{100 * test.confidence:g} % interval {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
     measured = f"Δ = {signed(at.delta)} ({interval}) in {test.similarity}"
-    found = at.p is not None and at.p <= test.alpha
+    found = p is not None and p <= test.alpha
     small = at.equivalence_p is not None and at.equivalence_p <= test.alpha
-    if small and not found and 0.0 in at.delta_ci and (at.p is not None or test.why_no_p):
+    if small and not found and 0.0 in at.delta_ci and (p is not None or test.why_no_p):
         return say(
             "no difference",
             f"No difference worth the name: cognates and {controls} differ by {measured} at the primary depth, and one "
             f"as large as {test.sesoi:g} standard deviations is ruled out (two one-sided tests, p "
             f"{p_text(at.equivalence_p or 0.0)}).",
         )
-    if at.p is None and test.why_no_p:
+    if p is None and test.why_no_p:
         return say(
             "cannot tell",
             f"Cannot tell. Cognates and {controls} differ by {measured} at the primary depth. No p-value is given: "
             f"{test.why_no_p}",
             reach,
         )
-    if at.p is None:
+    if p is None:
         return say(
             "cannot tell",
             f"Cannot tell. Cognates and {controls} differ by {measured} at the primary depth, but with "
@@ -77,33 +83,35 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int) -> Verdict:
         )
     if not found or 0.0 in at.delta_ci:
         if found:
-            why = f"The test (p {p_text(at.p)}) and the interval, which holds 0, disagree. "
+            why = f"The test ({said}) and the interval, which holds 0, disagree. "
+        elif side != "both" and (at.delta > 0) != (side == "closer"):
+            why = f"Asked beforehand was whether cognates lie {side}, and Δ lies on the other side. "
         elif 0.0 not in at.delta_ci:
-            why = f"The interval does not hold 0, but the test (p {p_text(at.p)}) does not confirm it. "
+            why = f"The interval does not hold 0, but the test ({said}) does not confirm it. "
         else:
             why = ""
         return say(
             "cannot tell",
-            f"Cannot tell. {why}Cognates and {controls} differ by {measured} at the primary depth; p {p_text(at.p)}.",
+            f"Cannot tell. {why}Cognates and {controls} differ by {measured} at the primary depth; {said}.",
             reach,
         )
-    side = "closer together" if at.delta > 0 else "farther apart"
+    lie = "closer together" if at.delta > 0 else "farther apart"
     if not naive and at.p_greater is not None and (at.p_greater < 0.5) != (at.delta > 0):
         return say(
             "cannot tell",
-            f"Cannot tell. Cognates lie {side} than {controls} by {measured} at the primary depth, but where clusters "
-            f"hold both, it is the other way round (p {p_text(at.p)}).",
+            f"Cannot tell. Cognates lie {lie} than {controls} by {measured} at the primary depth, but where clusters "
+            f"hold both, it is the other way round ({said}).",
         )
     if dependent and naive:
         return say(
             "cannot tell",
-            f"Cannot tell. Cognates lie {side} than {controls} by {measured} at the primary depth, and p "
-            f"{p_text(at.p)} by relabelling; but that p-value supposes independent pairs, and {dependent} of {total} "
+            f"Cannot tell. Cognates lie {lie} than {controls} by {measured} at the primary depth, and "
+            f"{said} by relabelling; but that p-value supposes independent pairs, and {dependent} of {total} "
             "share a word with another pair.",
         )
     return say(
         "closer" if at.delta > 0 else "farther",
-        f"Cognates lie {side} than {controls} at the primary depth: {measured}, p {p_text(at.p)} by "
+        f"Cognates lie {lie} than {controls} at the primary depth: {measured}, {said} by "
         + ("relabelling." if naive else f"relabelling ({test.scheme})."),
         "This is a difference between these groups of pairs in this model. Meaning, spelling and shared tokens can "
         "make it as well as ancestry can.",

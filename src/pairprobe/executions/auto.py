@@ -65,9 +65,10 @@ class Auto(Streamed):
         timed: bool = False,
         parts: IntArray | None = None,
         poolings: int = 1,
+        beginnings: int | None = None,
     ) -> Estimate:
         """Of the one that is chosen."""
-        return self.settle(checkpoint, lengths).estimate(checkpoint, lengths, timed, parts, poolings)
+        return self.settle(checkpoint, lengths).estimate(checkpoint, lengths, timed, parts, poolings, beginnings)
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
         """Of the one that is chosen."""

@@ -95,6 +95,7 @@ class Resident:
         timed: bool = False,
         parts: IntArray | None = None,
         poolings: int = 1,  # noqa: ARG002
+        beginnings: int | None = None,  # noqa: ARG002
     ) -> Estimate:
         """What a run on texts of these lengths would take. timed: measure disk and processor."""
         device, _ = devices.choose(self.device)

@@ -65,6 +65,11 @@ class Stream:
                 weight.tally = tally
         return tally
 
+    @property
+    def causal(self) -> bool:
+        """Whether its attention says that it looks back only. Good enough for an estimate."""
+        return any(getattr(module, "is_causal", False) for module in self.model.modules())
+
     def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
         """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""
         import torch

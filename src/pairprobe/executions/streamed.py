@@ -148,8 +148,13 @@ class Streamed:
         timed: bool = False,
         parts: IntArray | None = None,
         poolings: int = 1,
+        beginnings: int | None = None,
     ) -> Estimate:
-        """What a run on texts of these lengths would take. timed: measure disk and processor, about a second."""
+        """What a run on texts of these lengths would take.
+
+        timed: measure disk and processor, about a second. beginnings: of the tokens' texts, see `Tokens.beginnings`:
+        what a causal model computes, which is guessed from its modules, for the time alone.
+        """
         import torch
 
         device, _ = devices.choose(self.device)
@@ -166,7 +171,8 @@ class Streamed:
                 rate = reading_rate(tensors)
                 of = [(lengths[c], wanted.batch_tokens, None if parts is None else parts[c]) for c in wanted.chunks]
                 count = sum(1 for chunk in of for _ in batches(*chunk))
-                compute = computing_seconds(stream.layers, int(lengths.sum()), count, workshop)
+                tokens = beginnings if beginnings and stream.causal else int(lengths.sum())
+                compute = computing_seconds(stream.layers, tokens, count, workshop)
             seconds = total_seconds(reads, rate, compute, len(wanted.chunks))
         short = limits.short(wanted.host, wanted.gpu)
         return Estimate(

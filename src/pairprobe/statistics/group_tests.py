@@ -130,7 +130,7 @@ class Statistics:
         p = p_values(drawn)
         if drawn.smallest > self.alpha:  # nor is a one-sided p given, which could be half as large
             nothing = np.full(sample.members, np.nan)
-            p = replace(p, two_sided=nothing, greater=nothing, max_t=nothing)
+            p = replace(p, two_sided=nothing, greater=nothing, less=nothing, max_t=nothing)
         interval = resampled(sample, self.confidence, self.resamples, self.seed)
         return Compared(sample, scheme, drawn, p, interval, self.confidence, self.alpha, self.sesoi)
 
@@ -200,6 +200,7 @@ class Compared:
             t=_defined(moments.t[i]),
             p=_defined(self.p.two_sided[i]),
             p_greater=_defined(self.p.greater[i]),
+            p_less=_defined(self.p.less[i]),
             p_max_t=_defined(self.p.max_t[i]),
             auc=chance,
             auc_ci=chance_ci,

@@ -167,6 +167,7 @@ class Relabelled:
 
     two_sided: Array
     greater: Array
+    less: Array
     max_t: Array
     count: int
     exact: bool
@@ -205,8 +206,8 @@ def draws(sample: Sample, scheme: Scheme, permutations: int, exact_below: int, s
 
 
 def p_values(found: Draws) -> Relabelled:
-    """Two-sided: how often |Δ*| ≥ |Δ|, both less what the scheme gives on average; one-sided: Δ* ≥ Δ; max-T: how often
-    the largest of the family's |Δ*| over their standard deviations reaches this member's (single step).
+    """Two-sided: how often |Δ*| ≥ |Δ|, both less what the scheme gives on average; one-sided: Δ* ≥ Δ, or ≤; max-T: how
+    often the largest of the family's |Δ*| over their standard deviations reaches this member's (single step).
 
     Of independent pairs that is the pooled |t|, which then orders labellings as |Δ| over the root of the total sum of
     squares does.
@@ -214,16 +215,17 @@ def p_values(found: Draws) -> Relabelled:
     observed, slack, defined = found.observed, found.slack, found.defined
     sd = np.where(defined, found.sd, 1.0)
     reach = (np.abs(observed) - slack) / sd
-    hits = np.zeros((3, len(observed)))
+    hits = np.zeros((4, len(observed)))
     size = max(1, BLOCK // max(1, len(observed)))
     for start in range(0, found.count, size):
         part = found.values[start : start + size]
         hits[0] += (np.abs(part) >= np.abs(observed) - slack).sum(axis=0)
         hits[1] += (part >= observed - slack).sum(axis=0)
+        hits[2] += (part <= observed + slack).sum(axis=0)
         largest = np.sort(np.where(defined, np.abs(part) / sd, -np.inf).max(axis=1))
-        hits[2] += len(largest) - np.searchsorted(largest, reach)
+        hits[3] += len(largest) - np.searchsorted(largest, reach)
     p = np.where(defined, (hits + found.extra) / (found.count + found.extra), np.nan)
-    return Relabelled(p[0], p[1], p[2], found.count, found.exact, found.smallest)
+    return Relabelled(p[0], p[1], p[2], p[3], found.count, found.exact, found.smallest)
 
 
 def band(found: Draws, alpha: float) -> tuple[Array, Array]:
@@ -235,7 +237,7 @@ def band(found: Draws, alpha: float) -> tuple[Array, Array]:
     defined = found.defined
     nothing = np.full(len(defined), np.nan)
     allowed = math.floor(alpha * (found.count + found.extra) * (1 + 1e-12)) - found.extra  # labellings that reach Δ
-    if allowed < 0 or not defined.any():
+    if allowed < 1 - found.extra or not defined.any():  # of all labellings, one is the observed
         return nothing, nothing
     sd = np.where(defined, found.sd, 1.0)
     largest = np.empty(found.count)
