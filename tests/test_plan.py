@@ -154,6 +154,8 @@ def test_the_same_texts_again_read_nothing_and_reproduce_reads_everything(
     assert run(words_for(int8, "similarity=[cosine]", "experiment.primary.depth=1")) == 0
     assert reads == [3]
     assert "texts were kept from an earlier run" in capfd.readouterr().out
+    assert run(["plan", *words_for(int8)]) == 0
+    assert re.search(r"kept +(\d+) of \1 texts are there from an earlier run: nothing is read", capfd.readouterr().out)
     first, second = runs_of(home)
     assert "kept" not in " ".join(first.data.tags)
     assert "kept from an earlier run" in second.data.tags["vectors.kept"]

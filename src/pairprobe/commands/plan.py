@@ -6,8 +6,9 @@ from typing import Any
 
 from pairprobe import preflight
 from pairprobe.commands import compose
-from pairprobe.config import Job, build
+from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.kept import Kept
 from pairprobe.preflight import gigabytes
 from pairprobe.records import Estimate
 from pairprobe.report import Report, duration, for_errors
@@ -62,6 +63,12 @@ def _show(job: Job) -> int:
         if estimate.problem:
             show.line(f"  {estimate.execution}", estimate.problem)
     show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
+    if hasattr(job.method, "texts_kept") and not job.multiverse.asked:
+        tokens = preflight.tokens(job, plan)
+        n = job.method.texts_kept(plan.checkpoint, tokens, plan.execution, Kept(home() / "mlruns" / "kept"))
+        if n:
+            rest = "nothing is read and run" if n == len(tokens) else "the others alone are run"
+            show.line("kept", f"{n} of {len(tokens)} texts are there from an earlier run: {rest}")
     return 0
 
 

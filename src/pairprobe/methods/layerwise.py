@@ -78,11 +78,11 @@ class Layerwise(Pooling):
         A text is run again unless all its vectors, and the norms of its tokens where they are wanted, are kept.
         """
         depths = self.depths_of(checkpoint)
-        shares = [[pooling.weights(t) for t in tokens.of] for pooling in poolings]
+        shares = _shares(tokens, poolings)
         gathered = _Gathered(depths, tokens.lengths, len(poolings), progress)
         about = execution.key(checkpoint) if kept else None
-        shelf: Shelf | None = kept.shelf({**about, "pooled": "weighted sum in float32"}) if kept and about else None
-        keys = [[text_key(t.ids, w) for t, w in zip(tokens.of, of, strict=True)] for of in shares]
+        shelf = _shelf(kept, about)
+        keys = _keys(tokens, shares)
         if shelf:
             gathered.take(shelf, keys)
         rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
@@ -104,6 +104,27 @@ class Layerwise(Pooling):
             Vectors(values, depths, usage.dtype, {"pooling": pooling.described, **described}, norms)
             for values, pooling in zip(gathered.values, poolings, strict=True)
         ), usage
+
+    def texts_kept(self, checkpoint: Checkpointed, tokens: Tokens, execution: Execution, kept: Keeping) -> int:
+        """How many of these texts need not be run, since an earlier run has kept what is measured of them."""
+        shelf = _shelf(kept, execution.key(checkpoint))
+        gathered = _Gathered(self.depths_of(checkpoint), tokens.lengths, 1, lambda done, total: None)
+        if shelf:
+            gathered.take(shelf, _keys(tokens, _shares(tokens, (self,))))
+        return len(gathered.rows)
+
+
+def _shares(tokens: Tokens, poolings: Sequence[Pooling]) -> list[list[npt.NDArray[np.float32]]]:
+    """Of each pooling, for each text its tokens' weights."""
+    return [[pooling.weights(t) for t in tokens.of] for pooling in poolings]
+
+
+def _keys(tokens: Tokens, shares: list[list[npt.NDArray[np.float32]]]) -> list[list[str]]:
+    return [[text_key(t.ids, w) for t, w in zip(tokens.of, of, strict=True)] for of in shares]
+
+
+def _shelf(kept: Keeping | None, about: dict[str, Any] | None) -> Shelf | None:
+    return kept.shelf({**about, "pooled": "weighted sum in float32"}) if kept and about else None
 
 
 def _measure(
