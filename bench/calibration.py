@@ -213,7 +213,7 @@ def simulate(
             found = draws(sample, scheme, permutations, 1100, seed + block)
             if what == "bound":
                 interval = resampled(sample, CONFIDENCE, resamples, seed + block)
-                compared = Compared(sample, scheme, found, p_values(found), interval, CONFIDENCE, SESOI)
+                compared = Compared(sample, scheme, found, p_values(found), interval, CONFIDENCE, ALPHA, SESOI)
                 hits["equivalence"] = list(compared.equivalence <= ALPHA)
                 hits["interval of Δ"] = list((interval.low <= SESOI) & (interval.high >= SESOI))
                 continue

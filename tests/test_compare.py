@@ -110,7 +110,7 @@ def test_runs_of_a_sweep_are_named_by_what_was_swept(kept: Path) -> None:
     assert [r.name for r in runs] == [f"minilm-{m}-germanic · template={t}" for m in ("static", "layerwise")
                                       for t in ("bare", "gloss")]  # fmt: skip
     assert labels(runs) == [r.name for r in runs]
-    assert len(set(labels(runs_of(kept)))) == 7  # two local models of one name are told apart
+    assert len(set(labels(runs_of(kept)))) == 7  # all are told apart
 
 
 def test_a_name_is_plain_where_it_is_alone() -> None:
@@ -136,7 +136,7 @@ def test_what_was_swept_comes_from_the_words_and_from_the_sweeper() -> None:
 
 
 def test_two_runs_of_different_shapes_are_compared(kept: Path) -> None:
-    runs = [r for r in runs_of(kept) if r.name.startswith("local")]
+    runs = [r for r in runs_of(kept) if r.tags["model"] != "minilm"]
     found = compare(runs, 500)
     words = found.words
     assert words is not None
@@ -190,7 +190,7 @@ def test_a_changed_similarity_or_control_is_a_reason() -> None:
 
 
 def test_more_shared_words_than_wanted_are_drawn_alike_each_time(kept: Path) -> None:
-    runs = [r for r in runs_of(kept) if r.name.startswith("local")]
+    runs = [r for r in runs_of(kept) if r.tags["model"] != "minilm"]
     first, again = (compare(runs, 8).words for _ in range(2))
     assert first is not None
     assert again is not None

@@ -110,7 +110,8 @@ def test_the_main_job_leaves_all_that_it_promises(home: Path, capfd: pytest.Capt
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     assert len(client(home).load_table(recorded.info.experiment_id, "tables/similarities.json")) == len(rows)
     tokens = store.table(recorded.info.run_id, "tables/tokens.json")
-    assert len(tokens) == 26 + 80  # two of the 28 texts occur twice; the reference vocabulary has 80
+    # two of the 28 texts occur twice; of the reference vocabulary's 80, one is nothing MiniLM's tokenizer knows
+    assert len(tokens) == 26 + 79
     assert {"word", "pieces", "ids", "span", "unknown_pieces"} <= tokens[0].keys()
 
     for name in ("delta_by_depth", "similarities_by_group", "word_map"):
@@ -118,7 +119,7 @@ def test_the_main_job_leaves_all_that_it_promises(home: Path, capfd: pytest.Capt
             assert image.width > 500
             assert len(image.convert("L").getcolors(256) or []) > 10  # not blank
     with safe_open(store.artifact(recorded.info.run_id, "vectors/vectors.safetensors"), framework="np") as vectors:
-        assert vectors.get_tensor("vectors").shape == (7, 106, 384)
+        assert vectors.get_tensor("vectors").shape == (7, 105, 384)
         assert len(json.loads(vectors.metadata()["texts"])) == 106
     assert "torch==" in store.artifact(recorded.info.run_id, "config/requirements.txt").read_text()
     assert not list(home.glob("mlruns/jobs/*/artifacts"))  # moved into the store, not kept twice
@@ -207,7 +208,7 @@ def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(home: 
     words = ["pairs=table", f"pairs.path={file}", "template=bare", "method=static"]
     assert run(words) == 0
     said = capfd.readouterr().out
-    assert "unknown pieces: 1 words are nothing else" in said
+    assert "unknown pieces: all of 1 word" in said
     assert "'ᚠ' becomes only unknown pieces" in said
     assert runs_of(home)[0].data.metrics["n/cognate"] == 3
     assert run([*words, "tokens.exclude=[unknown]"]) == 0
@@ -351,7 +352,9 @@ def test_a_store_that_breaks_at_the_end_loses_nothing(home: Path, pairs_file: Pa
 def test_quiet_prints_the_verdict_and_the_run_only(capfd) -> None:
     assert run(["method=static", "--quiet"]) == 0
     said = capfd.readouterr().out
-    assert {line.split()[0] for line in said.splitlines() if not line.startswith(" ")} == {"verdict", "beware", "run"}
+    assert {line.split()[0] for line in said.splitlines() if not line.startswith(" ")} == {
+        "verdict", "beware", "run", "report",
+    }  # fmt: skip
     assert "PAIRPROBE_QUIET" not in os.environ
 
 

@@ -95,10 +95,11 @@ def test_texts_of_all_templates_go_once_each_in_its_own_part(tokenizer):
 
 def test_estimates_count_the_texts_of_all_templates(tokenizer):
     asked = Alternatives({"bare": BARE}, [LAST])
-    lengths, parts, poolings = asked_of_the_model(asked, GLOSS, MEAN, tokenizer, pair_set())
+    lengths, parts, poolings, beginnings = asked_of_the_model(asked, GLOSS, MEAN, tokenizer, pair_set())
+    assert 0 < beginnings < lengths.sum()
     assert len(lengths) == len(parts) == 22
     assert poolings == 2
-    lengths, parts, poolings = asked_of_the_model(Alternatives(), GLOSS, MEAN, tokenizer, pair_set())
+    lengths, parts, poolings, _ = asked_of_the_model(Alternatives(), GLOSS, MEAN, tokenizer, pair_set())
     assert (len(lengths), parts, poolings) == (11, None, 1)
 
 
@@ -348,7 +349,7 @@ def test_templates_that_lack_glosses_are_told_before_anything_is_loaded(tmp_path
 
 
 def test_a_run_leaves_the_curve_and_its_primary_outcome_is_what_it_is_alone(home: Path, capfd) -> None:
-    words = ["method.depths=[0,3,-1]", "statistics.resamples=200"]
+    words = ["method.depths=[0,3,-1]", "statistics.resamples=200", "pairs.reference=false"]
     assert run([*words, "--quiet"]) == 0
     assert run([*words, "experiment=multiverse"]) == 0
     said = capfd.readouterr().out

@@ -41,7 +41,7 @@ def test_a_run_logs_its_page_and_the_last_line_names_it(home: Path, capsys: pyte
     assert last == f"report      {file}"
     text = file.read_text(encoding="utf-8")
     assert "<h1>Is &lt;this&gt; a question &amp; more?</h1>" in text
-    for key in ("delta", "delta_ci_low", "delta_ci_high", "p"):
+    for key in ("delta", "delta_ci_low", "delta_ci_high", "auc"):
         assert f'<data value="{logged.data.metrics[key]!r}">' in text
     assert logged.data.tags["primary_sha256"] in text
     assert "*ḱwṓ" in text
@@ -68,8 +68,8 @@ def test_a_sweep_ends_with_a_page_of_all_its_runs(home: Path, capsys: pytest.Cap
     runs = recorded(home)
     sweep = runs[0].data.tags["sweep_id"]
     assert file == home / "mlruns" / "sweeps" / sweep / "report.html"
-    assert "template.name=bare" in text
-    assert "template.name=gloss" in text
+    assert "template=bare" in text
+    assert "template=gloss" in text
     for logged in runs:
         assert f'id="run-{logged.info.run_id}"' in text
     assert run(["report", "--sweep", sweep[:10], "--out", "s.html"]) == 0
@@ -101,7 +101,7 @@ def test_a_reproduction_shows_the_plan_it_kept(home: Path, capsys: pytest.Captur
         (["report"], "neither a run nor a sweep"),
         (["report", "abc", "--sweep", "x"], "runs and a sweep"),
         (["report", "abc"], "no run begins with 'abc'"),
-        (["report", "--sweep", "2026"], "no sweeps begin with '2026'"),
+        (["report", "--sweep", "2026"], "no sweep begins with '2026'"),
     ],
 )
 def test_what_is_not_there_is_one_clear_error(words: list[str], wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

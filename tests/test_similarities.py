@@ -530,7 +530,7 @@ def test_a_similarity_that_is_constant_has_no_verdict_in_numbers(name):
     values[:, :32:2], values[:, 1:32:2] = values[:, :1], values[:, 1:2]
     similarity = ALL[name].measure(Vectors(values, vectors.depths, "float32"), texts)
     pairs = pair_set(9, 7)
-    test = FAST.test(similarity, pairs)["control"]
+    test = FAST.tests([similarity], pairs)[similarity.name, "control"]
     assert all(t.t is None and t.p is None and t.delta_ci is None for t in test.depths)
     assert verdict(test, pairs, -1).answer == "undefined"
 
@@ -549,4 +549,4 @@ def test_orthogonal_words_are_exactly_so_and_have_no_verdict_in_numbers():
     )
     assert (similarity.values == 0).all()
     pairs = pair_set(5, 3)
-    assert verdict(FAST.test(similarity, pairs)["control"], pairs, -1).answer == "undefined"
+    assert verdict(FAST.tests([similarity], pairs)[similarity.name, "control"], pairs, -1).answer == "undefined"

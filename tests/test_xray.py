@@ -14,13 +14,18 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from pairprobe import archive
 from pairprobe.evidence import FragmentedDelta, TokenXRay
 from pairprobe.figures_tokens import LISTED, token_xray
-from pairprobe.outcomes import DepthTest, Interval
+from pairprobe.outcomes import DepthTest, GroupTest, Interval
 from pairprobe.records import Pair, PairSet, Similarities, TokenisedText, Vectors, Word
 from pairprobe.result import Evidence, Result
 from pairprobe.texts import Template
 from pairprobe.tokens import tokenise
 from pairprobe.verdict import verdict
 from pairprobe.xray import BYTES, ENOUGH, fragmentation, parts, reading, xray
+
+
+def compared(similarity: Similarities, pairs: PairSet) -> dict[str, GroupTest]:
+    """How the runner compares groups, by control."""
+    return {control: test for (_, control), test in FAST.tests([similarity], pairs).items()}
 
 
 def tokenised(tokenizer: Tokenizer, text: str) -> TokenisedText:
@@ -123,9 +128,9 @@ def measured() -> tuple[PairSet, Result]:
     values = rng.normal(size=(2, len(texts), 4)).astype(np.float32)
     vectors = Vectors(values, (3, 5), "float32", token_norms=tuple(norms))
     similarity = similarities(np.array([[0.1, 0.2], [0.3, 0.5]]), np.array([[0.1, 0.2], [0.1, 0.3]]), (3, 5))
-    test = FAST.test(similarity, pairs)["control"]
+    test = compared(similarity, pairs)["control"]
     flags = tuple(n > 10 for n in norms)
-    found = xray(tokens, vectors, pairs, similarity, "control", 5, FAST.test, flags)
+    found = xray(tokens, vectors, pairs, similarity, "control", 5, compared, flags)
     result = Result(
         texts, tokens, None, vectors, None, pairs, {"cosine": similarity}, {("cosine", "control"): test},
         verdict(test, pairs, -1), Evidence(xray=found),
@@ -158,7 +163,7 @@ def test_every_pair_has_both_words_tokens_beside_its_similarity(measured):
 def test_without_norms_nothing_is_said_of_sinks(measured):
     pairs, result = measured
     vectors = dataclasses.replace(result.vectors, token_norms=None)
-    found = xray(result.tokens, vectors, pairs, result.similarities["cosine"], "control", 5, FAST.test)
+    found = xray(result.tokens, vectors, pairs, result.similarities["cosine"], "control", 5, compared)
     assert found.pairs[0].a.norms is None
     assert found.pairs[0].a.sinks is None
 
@@ -183,7 +188,7 @@ def test_the_table_has_a_row_per_pair_with_every_similarity(measured):
 def broken(n: int, m: int, pieces, values):
     pairs = pair_set(n, m)
     found, level = fragmentation(
-        np.array(pieces), pairs, Similarities("cosine", np.array([values], float), (0,)), "control", 0, FAST.test
+        np.array(pieces), pairs, Similarities("cosine", np.array([values], float), (0,)), "control", 0, compared
     )
     assert level == FAST.confidence
     return found
