@@ -92,7 +92,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("matrices", {"records", "evidence", "statistics"}),
         ("further", {"records", "outcomes", "result", "covariates", "matrices", "geometry", "xray", "statistics"}),
         ("against", {"outcomes", "evidence", "result"}),
-        ("beside", {"outcomes", "evidence", "result"}),
+        ("beside", {"records", "outcomes", "evidence", "result"}),
         ("result", {"records", "outcomes", "evidence"}),
         ("figures", {"records", "outcomes", "evidence", "errors"}),
         ("figures_multiverse", {"figures", "outcomes", "evidence"}),

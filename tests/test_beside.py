@@ -14,6 +14,7 @@ from pairprobe import beside, tracking
 from pairprobe.commands.main import run
 from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline
 from pairprobe.outcomes import DepthTest, Interval, Verdict
+from pairprobe.records import PairSet
 from pairprobe.result import Evidence
 
 AT = DepthTest(3, 0.6, 0.5, 0.1, 0.1, 0.1, Interval(0.05, 0.15), 1.0, None, 3.0, 0.001, 0.001, 0.01)
@@ -121,3 +122,11 @@ def test_recorded_similarities_have_no_partners_but_spelling(capfd: pytest.Captu
     out = capfd.readouterr().out
     assert "\npartners" not in out
     assert "\nspelling " in out
+
+
+def test_drawn_pairs_are_said_to_be_one_draw() -> None:
+    pairs = PairSet("some", (), "tests")
+    assert beside.of_the_design(pairs) == ()
+    (said,) = beside.of_the_design(replace(pairs, seed=7))
+    assert "pairs.seed=7" in said
+    assert "-m pairs.seed=0,1,2,3,4" in said

@@ -249,3 +249,15 @@ def test_cfg_refuses_what_a_run_would_refuse() -> None:
     assert done.returncode == 2
     assert "there is no 'model.foo'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("similarities", "words"), [("[cosine]", 0), ("[cosine,rank_cosine,euclidean]", 0), ("[cosine,csls]", 1)]
+)
+def test_a_reference_vocabulary_is_run_only_where_a_similarity_reads_it(similarities: str, words: int) -> None:
+    from pairprobe import preflight
+
+    plan, problems = preflight.check(job_of(f"similarity={similarities}", "method=static"))
+    assert not problems
+    assert plan is not None
+    assert bool(plan.pairs.reference) == ("reference" in plan.pairs.about) == bool(words)

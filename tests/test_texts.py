@@ -198,3 +198,37 @@ def test_a_reference_word_without_its_gloss_is_named():
     pairs = PairSet("s", (Pair("p", "cognate", Word("a", "g"), Word("b", "g")),), "here", reference=(Word("tree"),))
     with pytest.raises(TextError, match="reference: 'tree' has no gloss"):
         Template(pattern="{word} {gloss}").write(pairs)
+
+
+def meaning(concepts: list[tuple[str, str]], group: str) -> tuple[Pair, ...]:
+    return tuple(
+        Pair(f"{group}{i}", group, Word(f"a{i}", "g", "A", x), Word(f"b{i}", "g", "B", y))
+        for i, (x, y) in enumerate(concepts)
+    )
+
+
+GLOSSED = Template("glossed", "{word} means {gloss}")
+
+
+@pytest.mark.parametrize(
+    ("template", "control", "controls", "said"),
+    [
+        (GLOSSED, "shuffled", [("sun", "dog"), ("dog", "sun")], "100 % of the pairs against 0 %"),
+        (GLOSSED, "same_concept", [("sun", "sun"), ("dog", "dog")], ""),
+        (GLOSSED, "unrelated", [("sun", "sun"), ("dog", "dog")], ""),  # the same meaning in both groups
+        (Template(), "shuffled", [("sun", "dog"), ("dog", "sun")], ""),
+        (
+            Template("by", "{word}", {"A": "{word}: {gloss}"}),
+            "shuffled",
+            [("sun", "dog"), ("dog", "sun")],
+            "template 'by'",
+        ),
+        (GLOSSED, "shuffled", [("", ""), ("", "")], "shuffled pairs do not: that alone"),  # nobody says what they mean
+    ],
+)
+def test_a_template_that_names_meanings_is_told_beside_the_verdict(template, control, controls, said):
+    cognates = [("sun", "sun"), ("dog", "dog")] if controls[0][0] else [("", ""), ("", "")]
+    pairs = PairSet("some", meaning(cognates, "cognate") + meaning(controls, control), "tests")
+    found = template.beware(pairs, control)
+    assert bool(found) == bool(said)
+    assert said in "".join(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pairprobe.evidence import AdjustedDelta, FormBaseline, PartnerDepth, PartnerTest, ScoreCheck
 from pairprobe.outcomes import DepthTest, Interval, Verdict, p_text, signed
+from pairprobe.records import PairSet
 from pairprobe.result import Evidence, Result
 
 
@@ -38,6 +39,16 @@ def beware(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str, ..
         elif clear and a.ci is not None and 0.0 in a.ci:
             said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing.")
     return tuple(said)
+
+
+def of_the_design(pairs: PairSet) -> tuple[str, ...]:
+    """What must stand beside any verdict on pairs that were drawn."""
+    if pairs.seed is None:
+        return ()
+    return (
+        f"these pairs and controls are one draw of many (pairs.seed={pairs.seed}), and no interval allows for that: "
+        "-m pairs.seed=0,1,2,3,4 shows how far Δ moves with it.",
+    )
 
 
 def spelling_tells_as_much(form: FormBaseline) -> bool:

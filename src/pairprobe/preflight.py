@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pairprobe.config import Job
@@ -53,7 +53,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
             problems.append(Problem(topic, error))
             return None
 
-    pairs = attempt("pairs", job.pairs.read)
+    pairs = attempt("pairs", lambda: _pairs(job))
     if pairs is not None:
         control = job.experiment.primary.control
         if control is not None and control not in pairs.controls:
@@ -93,6 +93,15 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     if problems or pairs is None or checkpoint is None:
         return None, problems
     return Plan(pairs, checkpoint, execution, estimate, remark), problems
+
+
+def _pairs(job: Job) -> PairSet:
+    """The pair set, without its reference vocabulary where no similarity reads one: it would be run for nothing."""
+    pairs: PairSet = job.pairs.read()
+    if any(getattr(s, "reads_reference", False) for s in job.similarities):
+        return pairs
+    about = {topic: text for topic, text in pairs.about.items() if topic != "reference"}
+    return replace(pairs, reference=(), about=about)
 
 
 def tokens(job: Job, plan: Plan) -> Tokens:

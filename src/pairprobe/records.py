@@ -84,7 +84,7 @@ class PairSet:
     """Pairs in the order of their source. `citation` says whom to cite.
 
     about: how it was made, by topic. balance: of built controls. reference: further words of the source that are in
-    no pair, for similarities that need a vocabulary.
+    no pair, for similarities that need a vocabulary. seed: of the draw, where pairs or controls were drawn.
     """
 
     name: str
@@ -94,6 +94,7 @@ class PairSet:
     about: dict[str, str] = field(default_factory=dict)
     balance: tuple[Balance, ...] = ()
     reference: tuple[Word, ...] = ()
+    seed: int | None = None
 
     @property
     def sha256(self) -> str:

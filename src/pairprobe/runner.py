@@ -135,6 +135,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         judged = several.judge(found, job.similarities, job.statistics, control, primary)
         evidence = replace(evidence, multiverse=judged)
     held = beside.beware(evidence, chosen.at(said.depth), said) + against(evidence, tests, said, chosen.alpha)
+    held += beside.of_the_design(pairs) + (job.template.beware(pairs, control) if texts is not None else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

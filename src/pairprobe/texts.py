@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pairprobe.errors import TextError, nearest
-from pairprobe.records import PairSet, Text, Texts, Word
+from pairprobe.records import COGNATE, Pair, PairSet, Text, Texts, Word
 
 FIELDS = ("word", "gloss", "lang", "concept")
+SLIGHT = 0.1  # difference of shares that is not worth a word
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,24 @@ class Template:
         outside = np.array(list(dict.fromkeys(reference)), dtype=np.int64)
         return Texts(tuple(texts), a, b, self.name, outside, pairs.name if len(outside) else "")
 
+    def beware(self, pairs: PairSet, control: str) -> tuple[str, ...]:
+        """What must stand beside a verdict against this control group: a template that names what words mean.
+
+        Two texts that name one meaning are alike for that, whatever the words are.
+        """
+        patterns = (self.pattern, *self.by_language.values())
+        if not {"gloss", "concept"} & {name for pattern in patterns for _, name in _parse(pattern)}:
+            return ()
+        same = {group: np.mean([_one_meaning(p) for p in pairs.pairs if p.group == group]) for group in pairs.sizes}
+        told = any(p.concept or p.a.concept or p.b.concept for p in pairs.pairs)
+        if control == "same_concept" or (told and same[COGNATE] <= same[control] + SLIGHT):
+            return ()
+        shares = f" ({100 * same[COGNATE]:.0f} % of the pairs against {100 * same[control]:.0f} %)" if told else ""
+        return (
+            f"template '{self.name}' names each word's meaning, and cognates share theirs where {control} pairs do "
+            f"not{shares}: that alone can make their texts alike. template=bare names none.",
+        )
+
     def _fill(self, word: Word, concept: str, of: str, problems: list[str]) -> Text:
         values = {"word": word.form, "gloss": word.gloss, "lang": word.lang, "concept": concept}
         written = ""
@@ -74,6 +93,12 @@ class Template:
                     problems.append(f"{of}: '{word.form}' has no {name}, which template '{self.name}' needs.")
                 written += values[name]
         return Text(written, start, start + len(word.form), word)
+
+
+def _one_meaning(pair: Pair) -> bool:
+    """Whether both words are known to mean the same."""
+    of = [w.concept or pair.concept for w in (pair.a, pair.b)]
+    return bool(of[0]) and of[0] == of[1]
 
 
 def _parse(pattern: str) -> list[tuple[str, str | None]]:

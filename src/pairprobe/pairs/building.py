@@ -118,7 +118,8 @@ def build(material: Material, recipe: Recipe) -> PairSet:
         material.name, tuple(pairs), material.source, material.citation,
         {**material.about, **_told(recipe, reference, apart, meanings)}, tuple(balances), reference,
     )  # fmt: skip
-    return replace(made, about={**made.about, "set": f"sha256 {made.sha256[:16]}, seed {recipe.seed}"})
+    about = {**made.about, "set": f"sha256 {made.sha256[:16]}, seed {recipe.seed}"}
+    return replace(made, about=about, seed=recipe.seed)
 
 
 def _cognates(

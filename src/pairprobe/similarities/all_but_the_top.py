@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ class AllButTheTop:
 
     name: str = "all_but_the_top"
     k: int = 3
+
+    reads_reference: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("similarity.all_but_the_top.k", self.k, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pairprobe.errors import StatisticsError
 from pairprobe.records import Similarities, Texts, Vectors
@@ -21,6 +21,8 @@ class Centred:
     """
 
     name: str = "centred"
+
+    reads_reference: ClassVar[bool] = True
 
     def refuse(self, texts: Texts) -> StatisticsError | None:
         return overlap(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ class Csls:
 
     name: str = "csls"
     k: int = 10
+
+    reads_reference: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("similarity.csls.k", self.k, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class LanguageCentred:
     """
 
     name: str = "language_centred"
+
+    reads_reference: ClassVar[bool] = True
 
     def refuse(self, texts: Texts) -> StatisticsError | None:
         paired = used(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class ZScored:
     """
 
     name: str = "zscored"
+
+    reads_reference: ClassVar[bool] = True
 
     def refuse(self, texts: Texts) -> StatisticsError | None:
         few = len(own(texts))
