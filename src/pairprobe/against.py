@@ -128,7 +128,7 @@ def _ways(evidence: Evidence, tests: Mapping[tuple[str, str], GroupTest], verdic
         ]
     if verdict.answer in ("closer", "farther") and found.p_median is not None and found.p_median > found.alpha:
         return [
-            f"all {len(known)} ways of measuring together show no difference (joint p {p_text(found.p_median)}): the "
+            f"all {len(known)} ways of measuring together do not show a difference (joint p {p_text(found.p_median)}): the "
             "result hangs on the way chosen."
         ]
     return []
