@@ -128,8 +128,8 @@ def _ways(evidence: Evidence, tests: Mapping[tuple[str, str], GroupTest], verdic
         ]
     if verdict.answer in ("closer", "farther") and found.p_median is not None and found.p_median > found.alpha:
         return [
-            f"all {len(known)} ways of measuring together do not show a difference (joint p {p_text(found.p_median)}): the "
-            "result hangs on the way chosen."
+            f"all {len(known)} ways of measuring together do not show a difference (joint p "
+            f"{p_text(found.p_median)}): the result hangs on the way chosen."
         ]
     return []
 
