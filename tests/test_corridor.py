@@ -120,7 +120,7 @@ def test_the_main_job_leaves_all_that_it_promises(home: Path, capfd: pytest.Capt
             assert len(image.convert("L").getcolors(256) or []) > 10  # not blank
     with safe_open(store.artifact(recorded.info.run_id, "vectors/vectors.safetensors"), framework="np") as vectors:
         assert vectors.get_tensor("vectors").shape == (7, 105, 384)
-        assert len(json.loads(vectors.metadata()["texts"])) == 106
+        assert len(json.loads(vectors.metadata()["texts"])) == 105
     assert "torch==" in store.artifact(recorded.info.run_id, "config/requirements.txt").read_text()
     assert not list(home.glob("mlruns/jobs/*/artifacts"))  # moved into the store, not kept twice
 
@@ -233,7 +233,7 @@ def test_an_interrupted_run_is_marked_killed(home: Path, number: signal.Signals,
             if line.startswith("vectors") or time.monotonic() > deadline:
                 break
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     finally:
         process.kill()
         process.wait()
