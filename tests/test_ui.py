@@ -145,7 +145,9 @@ def test_an_experiment_that_is_not_there_is_refused_with_the_nearest_and_not_mad
 
     home, _ = recorded
     monkeypatch.setenv("PAIRPROBE_HOME", str(home))
-    assert run(["ui", "--experiment", "pairprope"]) == 2
+    with socket.create_server((HOST, 0)) as taken:
+        free = taken.getsockname()[1]
+    assert run(["ui", "--experiment", "pairprope", "--port", str(free)]) == 2
     said = " ".join(capfd.readouterr().err.split())
     assert "there is no experiment 'pairprope'" in said
     assert "Did you mean 'pairprobe'? Experiments there: Default, pairprobe." in said
