@@ -71,7 +71,7 @@ def test_a_name_that_means_two_templates_is_told_apart():
 
 def test_without_alternatives_the_primary_tokens_go_as_they_are(tokenizer):
     alone = together(tokenizer, Alternatives())
-    assert alone.tokens.parts is None
+    assert list(alone.tokens.parts) == [0] * 10 + [1]  # the reference word is run by itself
     assert len(alone.tokens) == alone.primary == 11
     assert alone.poolings == (MEAN,)
 
@@ -82,7 +82,7 @@ def test_texts_of_all_templates_go_once_each_in_its_own_part(tokenizer):
     found = together(tokenizer, asked)
     written = [t.text for t in found.tokens.texts.texts]
     assert len(written) == len(set(written)) == 11 + 11 + 6  # five German words are there already
-    assert list(found.tokens.parts) == [0] * 11 + [1] * 11 + [2] * 6
+    assert list(found.tokens.parts) == [0] * 10 + [1] + [2] * 10 + [3] + [4] * 5 + [5]
     for name, texts, rows in zip(found.names, found.texts, found.rows, strict=True):
         assert texts.template == name
         assert [written[i] for i in rows] == [t.text for t in texts.texts]
@@ -100,7 +100,7 @@ def test_estimates_count_the_texts_of_all_templates(tokenizer):
     assert len(lengths) == len(parts) == 22
     assert poolings == 2
     lengths, parts, poolings, _ = asked_of_the_model(Alternatives(), GLOSS, MEAN, tokenizer, pair_set())
-    assert (len(lengths), parts, poolings) == (11, None, 1)
+    assert (len(lengths), list(parts), poolings) == (11, [0] * 10 + [1], 1)
 
 
 # ── which pairs ──────────────────────────────────────────────────────────────────────────────────────────

@@ -220,13 +220,15 @@ def _together(written: Sequence[Tokens]) -> tuple[Tokens, dict[tuple[str, int, i
     texts: list[Text] = []
     of: list[TokenisedText] = []
     parts: list[int] = []
+    number: dict[tuple[int, int], int] = {}  # (template, its own part) → part
     for part, tokens in enumerate(written):
-        for text, tokenised in zip(tokens.texts.texts, tokens.of, strict=True):
+        inside = np.zeros(len(tokens), dtype=np.int64) if tokens.parts is None else tokens.parts
+        for text, tokenised, own in zip(tokens.texts.texts, tokens.of, inside, strict=True):
             if _key(text) not in places:
                 places[_key(text)] = len(texts)
                 texts.append(text)
                 of.append(tokenised)
-                parts.append(part)
+                parts.append(number.setdefault((part, int(own)), len(number)))
     none = np.empty(0, dtype=np.int64)
     together = Texts(tuple(texts), none, none, "multiverse")
     return Tokens(together, tuple(of), written[0].tokenizer, parts=np.array(parts, dtype=np.int64)), places

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pairprobe.errors import TokenError, at_least, one_of
-from pairprobe.records import PairSet, Texts, TokenisedText, Tokens
+from pairprobe.records import IntArray, PairSet, Texts, TokenisedText, Tokens
 
 REASONS = ("empty", "unknown", "too_long")
 NO_LIMIT = 10**9  # tokens
@@ -149,7 +149,17 @@ def tokenise(tokenizer: Any, texts: Texts) -> Tokens:
                 unknown=unknown,
             )
         )
-    return Tokens(texts, tuple(of), type(tokenizer).__name__, _altered(tokenizer, texts))
+    return Tokens(texts, tuple(of), type(tokenizer).__name__, _altered(tokenizer, texts), _parts(texts))
+
+
+def _parts(texts: Texts) -> IntArray | None:
+    """The reference vocabulary in batches of its own: what is measured of the pairs then stays the same, to the last
+    bit, whether it is there or not."""
+    if not len(texts.reference):
+        return None
+    parts = np.ones(len(texts), dtype=np.int64)
+    parts[texts.a], parts[texts.b] = 0, 0
+    return parts
 
 
 def _altered(tokenizer: Any, texts: Texts) -> dict[int, str]:
