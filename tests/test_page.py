@@ -232,6 +232,28 @@ def test_the_card_shows_the_numbers_that_were_logged(tree: Node, run: stored.Run
     assert card.all("data")[0].text == f"{m['delta']:+.3f}"
 
 
+@pytest.mark.parametrize(("side", "shown"), [("both", "closer"), ("closer", "closer"), ("farther", "farther")])
+def test_the_one_sided_p_is_of_the_side_that_was_asked_about(
+    side: str, shown: str, found: Result, tmp_path: Path
+) -> None:
+    partners = found.evidence.partners["cosine"]
+    partners = replace(partners, depths=tuple(replace(d, p_greater=0.006, p_less=0.994) for d in partners.depths))
+    asked = replace(
+        found,
+        verdict=replace(found.verdict, side=side),
+        evidence=replace(found.evidence, partners={"cosine": partners}),
+    )
+    read = run_of(tmp_path, asked)
+    tree = parsed(page(read))
+    assert read.at.p_less != read.at.p_greater
+    card = tree.by_id("verdict").of_class("card")[0]
+    assert f"cognates {shown} (one-sided)" in card.text
+    assert values(card)[-1] == (read.at.p_less if shown == "farther" else read.at.p_greater)
+    said = next(dd for dd in tree.by_id("partners").all("dd") if "one-sided p" in dd.text)
+    assert f"own partner {shown}" in said.text
+    assert values(said)[-1] == (0.994 if shown == "farther" else 0.006)
+
+
 def test_the_table_of_the_primary_outcome_shows_every_depth_as_tested(tree: Node, found: Result) -> None:
     test = found.primary
     table = tree.by_id("curves").all("table")[0]

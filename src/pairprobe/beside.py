@@ -148,8 +148,9 @@ def curves(result: Result) -> Iterator[tuple[str, float, int]]:
         for at in test.depths:
             numbers = {
                 "own": at.own, "others": at.others, "delta": at.delta, "p": at.p, "p_greater": at.p_greater,
-                "p_max_t": at.p_max_t, "rank": at.rank, "mrr": at.mrr, "precision_at_1": at.precision_at_1,
-                **_ends("mrr_ci", at.mrr_ci), **_ends("precision_at_1_ci", at.precision_at_1_ci),
+                "p_less": at.p_less, "p_max_t": at.p_max_t, "rank": at.rank, "mrr": at.mrr,
+                "precision_at_1": at.precision_at_1, **_ends("mrr_ci", at.mrr_ci),
+                **_ends("precision_at_1_ci", at.precision_at_1_ci),
             }  # fmt: skip
             yield from _named(f"partners/{name}", numbers, at.depth)
     for a in evidence.adjusted:

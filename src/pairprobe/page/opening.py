@@ -38,8 +38,9 @@ def card(run: Run, heading: str = "h3") -> Html:
         ("measured as", f"{test.similarity} at depth {at.depth}"),
         ("p", chance(at.p) if at.p is not None else "none given"),
     ]
-    if at.p_greater is not None:
-        rows.append(("p, cognates closer (one-sided)", chance(at.p_greater)))
+    side, tail = ("farther", at.p_less) if run.verdict.side == "farther" else ("closer", at.p_greater)
+    if tail is not None:
+        rows.append((f"p, cognates {side} (one-sided)", chance(tail)))
     return tag(
         "article",
         tag(
