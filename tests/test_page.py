@@ -19,13 +19,13 @@ import reported
 from pairprobe import archive
 from pairprobe.errors import StoreError
 from pairprobe.evidence import Specification
-from pairprobe.outcomes import Interval
+from pairprobe.outcomes import PERHAPS, Interval
 from pairprobe.page import charts, stored, svg
 from pairprobe.page.document import page, page_of_several
 from pairprobe.page.markup import Html, chance, escape, number, tag
 from pairprobe.page.several import names, precision_of
 from pairprobe.page.spread import MOST, drawn, specification_curve
-from pairprobe.page.words import ANSWERS, CONTROLS, TERMS, Glossary
+from pairprobe.page.words import ANSWERS, CONTROLS, TERMS, Glossary, plainly
 from pairprobe.records import CONTROLS as KNOWN_CONTROLS
 from pairprobe.result import Evidence, Result
 
@@ -203,6 +203,22 @@ def test_every_term_is_explained_once(tree: Node) -> None:
     explained = Counter(dt.text for g in tree.of_class("glossary") for dt in g.all("dt"))
     assert set(explained.values()) == {1}
     assert set(explained) == set(TERMS)
+
+
+def test_a_claim_that_form_may_explain_is_not_headed_as_one(found: Result, tmp_path: Path) -> None:
+    said = replace(found.verdict, answer="closer" + PERHAPS)
+    node = parsed(page(run_of(tmp_path, replace(found, verdict=said))))
+    card = node.by_id("verdict").of_class("card")[0]
+    assert card.all("h3")[0].text == "Cognates lie closer together, perhaps by form alone"
+    assert "no evidence that the model knows anything beyond form" in card.text
+    assert ANSWERS["closer"][2] not in card.text
+    assert card.attributes["class"] == "card perhaps"
+
+
+def test_an_answer_that_this_version_does_not_know_is_shown_as_it_is() -> None:
+    assert plainly("cannot decide")[1] == "cannot decide"
+    assert plainly("farther, and how" + PERHAPS)[1] == "farther, and how, perhaps by form alone"
+    assert "less alike" in plainly("farther" + PERHAPS)[2]
 
 
 def test_every_answer_and_kind_of_control_has_plain_words() -> None:

@@ -133,9 +133,8 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     if job.multiverse.asked:
         judged = several.judge(found, job.similarities, job.statistics, control, primary)
         evidence = replace(evidence, multiverse=judged)
-    held = beside.beware(evidence, chosen.at(said.depth), said) + beside.of_the_design(pairs)
-    if texts is not None:
-        held += job.template.beware(pairs, control)
+    said = beside.settled(said, evidence, chosen.at(said.depth))
+    held = beside.of_the_design(pairs) + (job.template.beware(pairs, control) if texts is not None else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

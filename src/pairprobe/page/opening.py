@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pairprobe.outcomes import PAIRS_RELABELLED
+from pairprobe.outcomes import PAIRS_RELABELLED, PERHAPS
 from pairprobe.page import charts
 from pairprobe.page.markup import (
     Child,
@@ -19,7 +19,7 @@ from pairprobe.page.markup import (
     within,
 )
 from pairprobe.page.stored import Run
-from pairprobe.page.words import ANSWERS, CONTROLS, Glossary, plural
+from pairprobe.page.words import CONTROLS, Glossary, plainly, plural
 
 
 def setting(run: Run) -> str:
@@ -30,7 +30,7 @@ def setting(run: Run) -> str:
 
 def card(run: Run, heading: str = "h3") -> Html:
     """The verdict: plain words, then Δ with its interval, then the sentences a statistician would sign."""
-    sign, answer, meaning = ANSWERS.get(run.verdict.answer, ("·", run.verdict.answer, ""))
+    sign, answer, meaning = plainly(run.verdict.answer)
     test, at = run.primary, run.at
     level = f"{100 * test.confidence:g} %"
     rows: list[tuple[Child, Child]] = [
@@ -57,7 +57,7 @@ def card(run: Run, heading: str = "h3") -> Html:
         tag("figure", charts.interval_bar(at, level), class_="bar"),
         facts(rows, "facts beside-each-other"),
         [paragraph(s) for s in run.verdict.sentences],
-        class_=f"card {run.verdict.answer.replace(' ', '-')}",
+        class_=f"card {'perhaps' if PERHAPS in run.verdict.answer else run.verdict.answer.replace(' ', '-')}",
     )  # fmt: skip
 
 

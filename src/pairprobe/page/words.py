@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pairprobe.outcomes import PERHAPS
 from pairprobe.page.markup import Html, facts, tag
 
 #: By answer: a sign that needs no colour, a heading, and what it means.
@@ -38,6 +39,23 @@ ANSWERS = {
         "The pairs within each group are all equally similar, so that there is nothing to hold a difference against.",
     ),
 }
+
+#: What an answer that ends in PERHAPS means: by which side is claimed.
+BY_FORM = (
+    "In this model the cognate pairs are {} than the control pairs, but what was measured beside it (spelling, shared "
+    "tokens, length) may explain all of that. It is no evidence that the model knows anything beyond form."
+)
+
+
+def plainly(answer: str) -> tuple[str, str, str]:
+    """An answer's sign, heading and meaning."""
+    base, perhaps, _ = answer.partition(PERHAPS)
+    sign, heading, meaning = ANSWERS.get(base, ("·", base, ""))
+    if not perhaps:
+        return sign, heading, meaning
+    alike = "more alike" if base.startswith("closer") else "less alike"
+    return sign, f"{heading}{perhaps} alone", BY_FORM.format(alike)
+
 
 #: By kind of control: what its pairs are.
 CONTROLS = {
