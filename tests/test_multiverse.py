@@ -366,6 +366,7 @@ def test_a_run_leaves_the_curve_and_its_primary_outcome_is_what_it_is_alone(home
     assert first == second  # to the last bit
     assert alone.data.tags["verdict"] == both.data.tags["verdict"]
     assert alone.data.tags["primary_sha256"] == both.data.tags["primary_sha256"]
+    assert alone.data.tags["plan_sha256"] != both.data.tags["plan_sha256"]
     metrics = both.data.metrics
     assert not [k for k in alone.data.metrics if k.startswith("multiverse/")]
     rows = store.table(both.info.run_id, "tables/multiverse.json")

@@ -358,10 +358,20 @@ def test_markup_in_tags_and_params_and_names_is_text(found: Result, tmp_path: Pa
 # ── what was planned ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("plan", "said"), [("ab" * 32, "the plan is unchanged"), ("ef" * 32, "the plan was changed")])
-def test_a_reproduction_says_whether_its_plan_is_the_same(plan: str, said: str, found: Result, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("plan", "whole", "said"),
+    [
+        ("ab" * 32, "12" * 32, "the plan is unchanged"),
+        ("ab" * 32, "ef" * 32, "the plan of the primary outcome is unchanged, but not all of the plan"),
+        ("ab" * 32, "", "the plan of the primary outcome is unchanged; of the rest nothing was recorded"),
+        ("ef" * 32, "ef" * 32, "the plan was changed"),
+    ],
+)
+def test_a_reproduction_says_whether_its_plan_is_the_same(
+    plan: str, whole: str, said: str, found: Result, tmp_path: Path
+) -> None:
     again = reported.entry(found, reproduces="77" * 16, reproduces_same="true")
-    first = reported.entry(found, id="77" * 16, primary_sha256=plan)
+    first = reported.entry(found, id="77" * 16, primary_sha256=plan, plan_sha256=whole)
     node = parsed(page(stored.read(reported.left(tmp_path, found), again, first)))
     assert said in node.by_id("plan").text
     assert "its similarities are the same" in node.by_id("plan").text
@@ -372,6 +382,7 @@ def test_changed_code_is_visible_and_clean_code_is_said_to_be(found: Result, tre
     clean = parsed(page(run_of(tmp_path, found, git_dirty="false")))
     assert "as committed" in clean.by_id("plan").text
     assert "ab" * 32 in clean.by_id("plan").text
+    assert "12" * 32 in clean.by_id("plan").text
 
 
 # ── what a run has not ───────────────────────────────────────────────────────────────────────────────────
@@ -604,8 +615,9 @@ def test_a_changed_plan_among_several_is_visible(runs: list[stored.Run]) -> None
     changed = replace(runs[1], tags={**runs[1].tags, "primary_sha256": "00" * 32, "reproduces": runs[0].id},
                       original_plan="ab" * 32)  # fmt: skip
     said = parsed(page_of_several([runs[0], changed], "Two runs")).by_id("runs").text
-    assert "2 different plans" in said
-    assert "with a changed plan" in said
+    assert "2 different plans of the primary outcome" in said
+    assert "one plan in everything" in said
+    assert f"reproduces {runs[0].id}: the plan was changed" in said
     assert "one commit for all runs" in said
 
 

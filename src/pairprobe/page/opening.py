@@ -105,7 +105,9 @@ def plan(run: Run, words: Glossary) -> Html:
         ("As it was asked for", fixed or "by default"),
     ]
     if tags.get("primary_sha256"):
-        rows.append(("Plan (SHA-256)", code(tags["primary_sha256"])))
+        rows.append(("Plan of the primary outcome (SHA-256)", code(tags["primary_sha256"])))
+    if tags.get("plan_sha256"):
+        rows.append(("Whole plan (SHA-256)", code(tags["plan_sha256"])))
     if tags.get("reproduces"):
         rows.append(("Reproduces", _reproduction(run)))
     if tags.get("git_dirty") == "true":
@@ -115,9 +117,11 @@ def plan(run: Run, words: Glossary) -> Html:
     return section(
         "What was planned",
         paragraph(
-            "Before any weight was read, the primary outcome, the tests, the similarities, the method, the template "
-            "and "
-            "the pairs were hashed. Two runs with one hash had one plan."
+            "Before any weight was read, the plan was hashed twice: what the primary outcome is made of (which one it "
+            "is, the tests, the similarities, the method, the template, the rules for tokens and the words), and all "
+            "that was fixed (that, the other ways of measuring, the model, and how its weights and inputs are "
+            "rounded). Two runs with one first hash asked the same of the same words, be it of two models; with one "
+            "second hash they had one plan in everything."
         ),
         facts(rows),
         words.explain("primary"),
@@ -129,14 +133,26 @@ def _reproduction(run: Run) -> Html:
     same = {"true": "its similarities are the same", "false": "its similarities differ"}.get(
         run.tags.get("reproduces_same", ""), "whether its similarities are the same stands in reproduce.json"
     )
-    mine = run.tags.get("primary_sha256", "")
+    plans, changed = plans_compared(run)
+    return tag("span", code(run.tags["reproduces"]), " · ", tag("strong", plans) if changed else plans, " · ", same)
+
+
+def plans_compared(run: Run) -> tuple[str, bool]:
+    """What became of the plan of the run that this one reproduces, and whether it was changed."""
+    mine, whole = run.tags.get("primary_sha256", ""), run.tags.get("plan_sha256", "")
     if not run.original_plan:
-        plans: Child = "the plan of that run is not known here"
-    elif run.original_plan == mine:
-        plans = "the plan is unchanged"
-    else:
-        plans = tag("strong", "the plan was changed")
-    return tag("span", code(run.tags["reproduces"]), " · ", plans, " · ", same)
+        return "the plan of that run is not known here", False
+    if run.original_plan != mine:
+        return "the plan was changed", True
+    if not run.original_whole or not whole:
+        return "the plan of the primary outcome is unchanged; of the rest nothing was recorded", False
+    if run.original_whole != whole:
+        return (
+            "the plan of the primary outcome is unchanged, but not all of the plan: other ways of measuring, another "
+            "model or other rounding",
+            True,
+        )
+    return "the plan is unchanged", False
 
 
 def how(run: Run) -> str:
