@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pairprobe import archive, beside, preflight, provenance
+from pairprobe import archive, beside, plans, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.further import questions
@@ -63,11 +63,14 @@ def run(
     code = provenance.git(repository())
     params = archive.params(job)
     tags = {**archive.tags(job, plan, code), **(tags or {})}
-    with store.start(job.tracking.experiment, name or job.name, params, tags) as record:
+    earlier = plans.earlier(store, params, tags)
+    for text in earlier.said:
+        show.line("earlier", text, style="bold yellow")
+    with store.start(job.tracking.experiment, name or job.name, params, {**tags, **earlier.tags}) as record:
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
-        result = measure(job, plan, show, None if anew else Kept(home() / "mlruns" / "kept"))
+        result = earlier.beside(measure(job, plan, show, None if anew else Kept(home() / "mlruns" / "kept")))
         peak = provenance.peak_memory()  # before figures and the store add theirs
         seconds = {**(result.usage.seconds if result.usage else {}), "total": time.perf_counter() - began}
         archive.write_result(files, result, vectors=job.tracking.vectors)

@@ -56,9 +56,30 @@ def card(run: Run, heading: str = "h3") -> Html:
         ),
         tag("figure", charts.interval_bar(at, level), class_="bar"),
         facts(rows, "facts beside-each-other"),
+        paragraph(planned(run), kind="planned"),
         [paragraph(s) for s in run.verdict.sentences],
         class_=f"card {'perhaps' if PERHAPS in run.verdict.answer else run.verdict.answer.replace(' ', '-')}",
     )  # fmt: skip
+
+
+def planned(run: Run) -> Child:
+    """Whether this was the first thing asked of these pairs and this model, as far as the store knew."""
+    found = run.tags.get("earlier_plans", "")
+    if found == "0":
+        sweep = ", together with the other plans of its sweep" if "sweep_id" in run.tags else ""
+        return (
+            f"Fixed before any number was seen in this store{sweep}: no earlier run there had asked these pairs and "
+            "this model anything else by this method. What was looked at elsewhere no store can know."
+        )
+    if not found.split(" ")[0].isdigit():
+        return "Whether earlier runs had asked these pairs and this model something else is not known."
+    return tag(
+        "strong",
+        f"{found} earlier {'run' if found == '1' else 'runs'} in this store had asked these pairs and this model "
+        f"something else: {run.tags.get('earlier_plans_differ', '')}. Nothing here shows that this plan was fixed "
+        "before their numbers were seen. The first: ",
+        code(run.tags.get("earlier_plans_first", "")),
+    )
 
 
 def verdict(run: Run, words: Glossary) -> Html:

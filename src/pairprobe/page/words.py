@@ -77,9 +77,8 @@ TERMS = {
     "p": "How often a difference at least this large comes about when the labels “cognate” and “control” are dealt out "
     "to the pairs by chance. A small p says that chance alone rarely does this. It is not the probability that there "
     "is no difference.",
-    "primary": "The one comparison that was fixed before any number was seen. The verdict rests on it alone. All "
-    "others "
-    "are exploratory: they may suggest what to test next, on other pairs.",
+    "primary": "The one comparison that the settings named before the run began. The verdict rests on it alone. All "
+    "others are exploratory: they may suggest what to test next, on other pairs.",
     "depth": "How many layers of the model a text has passed: 0 is before the first.",
     "p max-T": "p, corrected for having looked at many depths (and similarities) at once: how often the largest of all "
     "chance differences is at least this large. Among many depths, only this p counts.",
