@@ -181,7 +181,8 @@ def entry(found: Result, id: str = ID, name: str = "minilm-layerwise-germanic", 
         "template.name": "gloss", "version/torch": "2.13.0", "version/numpy": "2.4.0",
     }  # fmt: skip
     known = {
-        "model": "minilm", "method": "layerwise", "primary_sha256": "ab" * 32, "pairs_sha256": found.pairs.sha256,
+        "model": "minilm", "method": "layerwise", "primary_sha256": "ab" * 32, "plan_sha256": "12" * 32,
+        "pairs_sha256": found.pairs.sha256,
         "git_commit": "2c9f553e", "git_dirty": "true", "checkpoint": "cd" * 32, "checkpoint_from": "package",
         "checkpoint_stored_as": "fp32", "checkpoint_bits_per_weight": "32.00", "hostname": "reading-room",
         "hardware.cpu": "A processor", "overrides": "'pairs=cldf' statistics.seed=3", **tags,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from pairprobe.records import PairSet
 from pairprobe.result import Evidence
 
 AT = DepthTest(3, 0.6, 0.5, 0.1, 0.1, 0.1, Interval(0.05, 0.15), 1.0, None, 3.0, 0.001, 0.001, 0.01)
-SAID = Verdict("closer", (), (), "cosine", "control", 3)
+SAID = Verdict("closer", ("Cognates lie closer, p = 0.001 by relabelling.", "More."), ("Few.",), "cosine", "control", 3)
 ADJUSTED = AdjustedDelta(
     "cosine", "control", 3, 40, 30, 0.1, 0.08, Interval(0.02, 0.14), 0.01, (Coefficient("length", 0.1, None, None),)
 )
@@ -39,7 +41,7 @@ FORM = FormBaseline("control", 0.9, Interval(0.7, 0.97), "cosine", 3, 0.8, Inter
 )
 def test_spelling_tells_as_much_as_the_model(form: FormBaseline, as_much: bool) -> None:
     assert beside.spelling_tells_as_much(form) == as_much
-    assert bool(beside.beware(Evidence(form=(form,)), AT, SAID)) == as_much
+    assert bool(beside.objections(Evidence(form=(form,)), AT, SAID)) == as_much
 
 
 @pytest.mark.parametrize(
@@ -56,14 +58,60 @@ def test_spelling_tells_as_much_as_the_model(form: FormBaseline, as_much: bool) 
     ],
 )
 def test_adjusting_that_takes_the_difference_away_is_told(adjusted: AdjustedDelta, said: str) -> None:
-    told = " ".join(beside.beware(Evidence(adjusted=(adjusted,)), AT, SAID))
+    told = " ".join(beside.objections(Evidence(adjusted=(adjusted,)), AT, SAID))
     assert said in told
     assert bool(told) == bool(said)
 
 
 def test_a_difference_that_was_never_clear_needs_no_such_word() -> None:
     unclear = replace(AT, delta_ci=Interval(-0.05, 0.25))
-    assert beside.beware(Evidence(adjusted=(replace(ADJUSTED, ci=Interval(-0.1, 0.2)),)), unclear, SAID) == ()
+    assert beside.objections(Evidence(adjusted=(replace(ADJUSTED, ci=Interval(-0.1, 0.2)),)), unclear, SAID) == ()
+
+
+# ── the verdict ──────────────────────────────────────────────────────────────────────────────────────────
+
+NOTHING_LEFT = replace(ADJUSTED, adjusted=0.004, ci=Interval(-0.023, 0.031))
+SPELLED = replace(FORM, model_auc=0.62)
+
+
+def test_a_claim_that_form_explains_says_so_in_its_answer_and_first_sentence() -> None:
+    found = beside.settled(SAID, Evidence(form=(SPELLED,), adjusted=(NOTHING_LEFT,)), AT)
+    assert found.answer == "closer, perhaps by form"
+    assert found.sentences == (
+        "Cognates lie closer, p = 0.001 by relabelling, but spelling alone tells these groups apart better (AUC 0.90 "
+        "against 0.62); and with spelling, tokens and length held equal Δ = +0.004 [−0.023, +0.031]: what is left may "
+        "be nothing.",
+        "More.",
+    )
+    assert found.beware == ("Few.",)  # said once
+    assert found.claims
+
+
+@pytest.mark.parametrize(
+    ("answer", "evidence", "after"),
+    [
+        ("closer", Evidence(form=(SPELLED,)), "closer, perhaps by form"),
+        ("closer", Evidence(adjusted=(NOTHING_LEFT,)), "closer, perhaps by form"),
+        ("farther", Evidence(adjusted=(NOTHING_LEFT,)), "farther, perhaps by form"),
+        ("closer", Evidence(form=(replace(SPELLED, control="unrelated"),), adjusted=(ADJUSTED,)), "closer"),
+        ("closer", Evidence(), "closer"),
+        ("cannot tell", Evidence(form=(SPELLED,), adjusted=(NOTHING_LEFT,)), "cannot tell"),
+        ("no difference", Evidence(form=(SPELLED,)), "no difference"),
+    ],
+)
+def test_only_a_claim_that_something_stands_against_changes_its_answer(
+    answer: str, evidence: Evidence, after: str
+) -> None:
+    said = replace(SAID, answer=answer)
+    found = beside.settled(said, evidence, AT)
+    assert found.answer == after
+    against = beside.objections(evidence, AT, said)
+    if answer in ("closer", "farther"):
+        assert all(text in found.sentences[0] for text in against)
+        assert found.beware == said.beware
+    else:
+        assert found.sentences == said.sentences
+        assert found.beware == ("Few.", *(f"{text}." for text in against))
 
 
 PAIRS = "word_a,word_b,group,lang_a,lang_b,score,freq_a,freq_b\n" + "".join(
@@ -130,3 +178,22 @@ def test_drawn_pairs_are_said_to_be_one_draw() -> None:
     (said,) = beside.of_the_design(replace(pairs, seed=7))
     assert "pairs.seed=7" in said
     assert "-m pairs.seed=0,1,2,3,4" in said
+
+
+DATA = Path(os.environ.get("PAIRPROBE_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
+
+
+@pytest.mark.skipif(not (DATA / "cldf" / "iecor").is_dir(), reason="no IE-CoR: set PAIRPROBE_DATA")
+def test_against_partners_that_are_spelled_less_alike_closeness_is_not_claimed_as_such(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PAIRPROBE_DATA", str(DATA))
+    words = ["experiment=germanic", "experiment.primary.control=shuffled", "similarity=[cosine]", "method.depths=[-1]"]
+    assert run([*words, "statistics.permutations=2000", "statistics.resamples=500", "--quiet"]) == 0
+    out = " ".join(capfd.readouterr().out.split())
+    assert "closer together than shuffled controls" in out
+    assert re.search(r"but spelling alone tells these groups apart better \(AUC 0.\d\d against 0.\d\d\); and with", out)
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (recorded,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert recorded.data.tags["verdict"] == "closer, perhaps by form"
+    assert recorded.data.metrics["adjusted/ci_low"] < 0 < recorded.data.metrics["adjusted/ci_high"]

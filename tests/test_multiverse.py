@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -365,6 +366,7 @@ def test_a_run_leaves_the_curve_and_its_primary_outcome_is_what_it_is_alone(home
     assert first == second  # to the last bit
     assert alone.data.tags["verdict"] == both.data.tags["verdict"]
     assert alone.data.tags["primary_sha256"] == both.data.tags["primary_sha256"]
+    assert alone.data.tags["plan_sha256"] != both.data.tags["plan_sha256"]
     metrics = both.data.metrics
     assert not [k for k in alone.data.metrics if k.startswith("multiverse/")]
     rows = store.table(both.info.run_id, "tables/multiverse.json")
@@ -390,3 +392,43 @@ def test_the_paper_pairs_can_be_written_in_every_template_of_the_experiment():
     job = job_of("experiment=multiverse")
     for name, template in job.multiverse.named(job.template).items():
         assert len(template.write(PieOc().read()).a) == 14, name
+
+
+# ── the presets ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def preset(*words: str) -> config.Job:
+    return config.build(compose.jobs(list(words), multirun=False)[0])
+
+
+def test_the_germanic_preset_tells_the_model_no_meaning_and_has_a_family() -> None:
+    job = preset("experiment=multiverse_germanic")
+    templates = job.multiverse.named(job.template)
+    word = Word("Wasser", "water", "German", "WATER")
+    written = [t.write(PairSet("one", (Pair("x", "cognate", word, word),), "by hand")) for t in templates.values()]
+    assert len({texts.texts[0].text for texts in written}) == len(templates) == 5
+    assert not any("water" in text.text.lower() for texts in written for text in texts.texts)
+    assert "csls" in [s.name for s in job.similarities]
+    assert len(job.multiverse.pooled(job.method)) == 4
+
+
+@pytest.mark.parametrize(("name", "joint"), [("multiverse_germanic", True), ("multiverse", False)])
+def test_only_pairs_with_free_clusters_can_have_a_joint_null(
+    name: str, joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pairs of the paper share their words so much that 16 labellings are left; that is why there are two."""
+    data = Path(os.environ.get("PAIRPROBE_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
+    if joint and not (data / "cldf" / "iecor").is_dir():
+        pytest.skip(f"no IE-CoR under {data}: set PAIRPROBE_DATA")
+    monkeypatch.setenv("PAIRPROBE_DATA", str(data))
+    job = preset(f"experiment={name}", "statistics.resamples=200", "statistics.permutations=999")
+    pairs = job.pairs.read()
+    rng = np.random.default_rng(5)
+    specs = [
+        (template, "mean", Similarities("cosine", rng.normal(size=(1, len(pairs.pairs))), (0,), "by chance"))
+        for template in ("bare", "says")
+    ]
+    control = job.experiment.primary.control or pairs.controls[0]
+    found = job.statistics.multiverse(specs, pairs, control, ("bare", "mean", "cosine", 0))
+    assert (found.p_median is not None) == (found.p_significant is not None) == joint
+    assert all((s.p is not None) == joint for s in found.specifications)

@@ -18,13 +18,13 @@ import reported
 from pairprobe import archive
 from pairprobe.errors import StoreError
 from pairprobe.evidence import Specification
-from pairprobe.outcomes import Interval
+from pairprobe.outcomes import PERHAPS, Interval
 from pairprobe.page import charts, stored, svg
 from pairprobe.page.document import page, page_of_several
 from pairprobe.page.markup import Html, chance, escape, number, tag
 from pairprobe.page.several import names, precision_of
 from pairprobe.page.spread import MOST, drawn, specification_curve
-from pairprobe.page.words import ANSWERS, CONTROLS, TERMS, Glossary
+from pairprobe.page.words import ANSWERS, CONTROLS, TERMS, Glossary, plainly
 from pairprobe.records import CONTROLS as KNOWN_CONTROLS
 from pairprobe.result import Evidence, Result
 
@@ -204,6 +204,22 @@ def test_every_term_is_explained_once(tree: Node) -> None:
     assert set(explained) == set(TERMS)
 
 
+def test_a_claim_that_form_may_explain_is_not_headed_as_one(found: Result, tmp_path: Path) -> None:
+    said = replace(found.verdict, answer="closer" + PERHAPS)
+    node = parsed(page(run_of(tmp_path, replace(found, verdict=said))))
+    card = node.by_id("verdict").of_class("card")[0]
+    assert card.all("h3")[0].text == "Cognates lie closer together, perhaps by form alone"
+    assert "no evidence that the model knows anything beyond form" in card.text
+    assert ANSWERS["closer"][2] not in card.text
+    assert card.attributes["class"] == "card perhaps"
+
+
+def test_an_answer_that_this_version_does_not_know_is_shown_as_it_is() -> None:
+    assert plainly("cannot decide")[1] == "cannot decide"
+    assert plainly("farther, and how" + PERHAPS)[1] == "farther, and how, perhaps by form alone"
+    assert "less alike" in plainly("farther" + PERHAPS)[2]
+
+
 def test_every_answer_and_kind_of_control_has_plain_words() -> None:
     assert set(ANSWERS) == {"cannot tell", "no difference", "closer", "farther", "undefined"}
     assert set(CONTROLS) == set(KNOWN_CONTROLS)
@@ -229,6 +245,28 @@ def test_the_card_shows_the_numbers_that_were_logged(tree: Node, run: stored.Run
     wanted = [m["delta"], m["delta_ci_low"], m["delta_ci_high"], m["p"], m["p_greater"]]
     assert values(card) == wanted
     assert card.all("data")[0].text == f"{m['delta']:+.3f}"
+
+
+@pytest.mark.parametrize(("side", "shown"), [("both", "closer"), ("closer", "closer"), ("farther", "farther")])
+def test_the_one_sided_p_is_of_the_side_that_was_asked_about(
+    side: str, shown: str, found: Result, tmp_path: Path
+) -> None:
+    partners = found.evidence.partners["cosine"]
+    partners = replace(partners, depths=tuple(replace(d, p_greater=0.006, p_less=0.994) for d in partners.depths))
+    asked = replace(
+        found,
+        verdict=replace(found.verdict, side=side),
+        evidence=replace(found.evidence, partners={"cosine": partners}),
+    )
+    read = run_of(tmp_path, asked)
+    tree = parsed(page(read))
+    assert read.at.p_less != read.at.p_greater
+    card = tree.by_id("verdict").of_class("card")[0]
+    assert f"cognates {shown} (one-sided)" in card.text
+    assert values(card)[-1] == (read.at.p_less if shown == "farther" else read.at.p_greater)
+    said = next(dd for dd in tree.by_id("partners").all("dd") if "one-sided p" in dd.text)
+    assert f"own partner {shown}" in said.text
+    assert values(said)[-1] == (0.994 if shown == "farther" else 0.006)
 
 
 def test_the_table_of_the_primary_outcome_shows_every_depth_as_tested(tree: Node, found: Result) -> None:
@@ -320,10 +358,20 @@ def test_markup_in_tags_and_params_and_names_is_text(found: Result, tmp_path: Pa
 # ── what was planned ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("plan", "said"), [("ab" * 32, "the plan is unchanged"), ("ef" * 32, "the plan was changed")])
-def test_a_reproduction_says_whether_its_plan_is_the_same(plan: str, said: str, found: Result, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("plan", "whole", "said"),
+    [
+        ("ab" * 32, "12" * 32, "the plan is unchanged"),
+        ("ab" * 32, "ef" * 32, "the plan of the primary outcome is unchanged, but not all of the plan"),
+        ("ab" * 32, "", "the plan of the primary outcome is unchanged; of the rest nothing was recorded"),
+        ("ef" * 32, "ef" * 32, "the plan was changed"),
+    ],
+)
+def test_a_reproduction_says_whether_its_plan_is_the_same(
+    plan: str, whole: str, said: str, found: Result, tmp_path: Path
+) -> None:
     again = reported.entry(found, reproduces="77" * 16, reproduces_same="true")
-    first = reported.entry(found, id="77" * 16, primary_sha256=plan)
+    first = reported.entry(found, id="77" * 16, primary_sha256=plan, plan_sha256=whole)
     node = parsed(page(stored.read(reported.left(tmp_path, found), again, first)))
     assert said in node.by_id("plan").text
     assert "its similarities are the same" in node.by_id("plan").text
@@ -334,6 +382,7 @@ def test_changed_code_is_visible_and_clean_code_is_said_to_be(found: Result, tre
     clean = parsed(page(run_of(tmp_path, found, git_dirty="false")))
     assert "as committed" in clean.by_id("plan").text
     assert "ab" * 32 in clean.by_id("plan").text
+    assert "12" * 32 in clean.by_id("plan").text
 
 
 # ── what a run has not ───────────────────────────────────────────────────────────────────────────────────
@@ -573,8 +622,9 @@ def test_a_changed_plan_among_several_is_visible(runs: list[stored.Run]) -> None
     changed = replace(runs[1], tags={**runs[1].tags, "primary_sha256": "00" * 32, "reproduces": runs[0].id},
                       original_plan="ab" * 32)  # fmt: skip
     said = parsed(page_of_several([runs[0], changed], "Two runs")).by_id("runs").text
-    assert "2 different plans" in said
-    assert "with a changed plan" in said
+    assert "2 different plans of the primary outcome" in said
+    assert "one plan in everything" in said
+    assert f"reproduces {runs[0].id}: the plan was changed" in said
     assert "one commit for all runs" in said
 
 

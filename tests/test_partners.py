@@ -81,6 +81,7 @@ def test_exact_p_values_are_those_of_all_permutations(seed: int) -> None:
         far = np.abs(sums[k] - means[k])
         assert at.p == pytest.approx((far >= abs(at.own - means[k]) - 1e-12).mean())
         assert at.p_greater == pytest.approx((sums[k] >= at.own - 1e-12).mean())
+        assert at.p_less == pytest.approx((sums[k] <= at.own + 1e-12).mean())
         largest = (np.abs(sums - means[:, None]) / spread[:, None]).max(axis=0)
         assert at.p_max_t == pytest.approx((largest >= abs(at.own - means[k]) / spread[k] - 1e-12).mean())
 

@@ -47,13 +47,15 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     pairs_sha256 = plan.pairs.sha256
     reference = kept.key({"reference": [[w.lang, w.form, w.gloss] for w in plan.pairs.reference]})
     reference_sha256 = reference if plan.pairs.reference else "none"
+    primary = primary_sha256(job, pairs_sha256, reference_sha256)
     tags: dict[str, Any] = {
         "model": job.model_name,
         "method": job.method.name,
         "pairs": plan.pairs.name,
         "pairs_sha256": pairs_sha256,
         "reference_sha256": reference_sha256,
-        "primary_sha256": primary_sha256(job, pairs_sha256, reference_sha256),
+        "primary_sha256": primary,
+        "plan_sha256": plan_sha256(job, primary, plan.checkpoint.identity if plan.checkpoint else job.model_name),
         "hostname": provenance.hostname(),
         "git_commit": code.commit or "none",
         "git_dirty": str(code.dirty).lower(),
@@ -83,6 +85,19 @@ def primary_sha256(job: Job, pairs_sha256: str, reference_sha256: str = "none") 
     fixed = {part: job.config[part] for part in ("statistics", "similarity", "method", "template", "tokens")}
     words = {"pairs": pairs_sha256} | ({} if reference_sha256 == "none" else {"reference": reference_sha256})
     return kept.key({**fixed, "primary": job.config["experiment"]["primary"], **words})
+
+
+def plan_sha256(job: Job, primary: str, model: str) -> str:
+    """Hash of all that was fixed before any number: the primary outcome's plan (its hash), the other ways of measuring,
+    which model, and how its weights and the inputs of its products are rounded.
+
+    model: identity of the checkpoint, or the name of a model whose similarities are recorded.
+    """
+    rounding = {key: job.config["execution"].get(key, "as_stored") for key in ("weights", "activations")}
+    tokenizer = job.config["model"].get("tokenizer") if job.method.uses_model else None
+    return kept.key(
+        {"primary": primary, "multiverse": job.config["multiverse"], "model": model, "tokenizer": tokenizer, **rounding}
+    )
 
 
 def verdict_tags(result: Result) -> dict[str, Any]:

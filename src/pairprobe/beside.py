@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pairprobe.evidence import AdjustedDelta, FormBaseline, PartnerDepth, PartnerTest, ScoreCheck
-from pairprobe.outcomes import DepthTest, Interval, Verdict, p_text, signed
+from pairprobe.outcomes import PERHAPS, DepthTest, Interval, Verdict, p_text, signed
 from pairprobe.records import PairSet
 from pairprobe.result import Evidence, Result
 
 
-def beware(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str, ...]:
-    """What must stand beside a verdict on this outcome: spelling that tells as much, a Δ that adjusting takes away."""
+def settled(verdict: Verdict, evidence: Evidence, at: DepthTest) -> Verdict:
+    """The verdict beside what was measured beside it.
+
+    Where an objection stands against a difference that is claimed, the answer ends in PERHAPS and the first sentence
+    goes on with it, so that nobody reads the one without the other; else objections are things to beware of.
+    """
+    against = objections(evidence, at, verdict)
+    if not against:
+        return verdict
+    if not verdict.claims:
+        return replace(verdict, beware=(*verdict.beware, *(f"{text}." for text in against)))
+    first, *rest = verdict.sentences
+    first = f"{first.removesuffix('.')}, but {'; and '.join(against)}."
+    return replace(verdict, answer=verdict.answer + PERHAPS, sentences=(first, *rest))
+
+
+def objections(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str, ...]:
+    """What may explain this outcome, each as the end of a sentence: spelling that tells as much, a Δ that adjusting
+    takes away or cannot be asked for."""
     similarity, control = verdict.similarity, verdict.control
     said = []
     for f in evidence.form:
         if f.control == control and spelling_tells_as_much(f):
             said.append(
-                f"edit distance alone tells cognates from {control} pairs (AUC {f.auc:.2f}), and {similarity} is not "
-                f"shown to tell more (AUC {f.model_auc:.2f}): this may be spelling."
+                f"spelling alone tells these groups apart better (AUC {f.auc:.2f} against {f.model_auc:.2f})"
+                if f.gain < 0
+                else f"spelling alone tells these groups apart (AUC {f.auc:.2f}), and {similarity} is not shown to "
+                f"tell more (AUC {f.model_auc:.2f})"
             )
     for a in evidence.adjusted:
         if (a.similarity, a.control, a.depth) != (similarity, control, at.depth):
             continue
         alone = [name for name, why in a.dropped.items() if why.startswith("tells")]
         if alone:
-            said.append(f"{', '.join(alone)} alone tells cognates from {control} pairs; Δ cannot be adjusted for it.")
+            said.append(
+                f"{', '.join(alone)} alone tells cognates from {control} pairs, so that Δ cannot be adjusted for it"
+            )
         if a.adjusted is None:
             continue
         clear = at.delta_ci is not None and 0.0 not in at.delta_ci
         turned = a.adjusted * a.raw < 0 and (clear or (a.ci is not None and 0.0 not in a.ci))
         what = "spelling, tokens and length held equal" if a.coefficients else "nothing held equal"
-        within = f" (interval {signed(a.ci.low)} to {signed(a.ci.high)})" if a.ci else ""
+        within = f" {a.ci}" if a.ci else ""
         if turned:
-            said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}.")
+            said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}")
         elif clear and a.ci is not None and 0.0 in a.ci:
-            said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing.")
+            said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing")
     return tuple(said)
 
 
@@ -148,8 +169,9 @@ def curves(result: Result) -> Iterator[tuple[str, float, int]]:
         for at in test.depths:
             numbers = {
                 "own": at.own, "others": at.others, "delta": at.delta, "p": at.p, "p_greater": at.p_greater,
-                "p_max_t": at.p_max_t, "rank": at.rank, "mrr": at.mrr, "precision_at_1": at.precision_at_1,
-                **_ends("mrr_ci", at.mrr_ci), **_ends("precision_at_1_ci", at.precision_at_1_ci),
+                "p_less": at.p_less, "p_max_t": at.p_max_t, "rank": at.rank, "mrr": at.mrr,
+                "precision_at_1": at.precision_at_1, **_ends("mrr_ci", at.mrr_ci),
+                **_ends("precision_at_1_ci", at.precision_at_1_ci),
             }  # fmt: skip
             yield from _named(f"partners/{name}", numbers, at.depth)
     for a in evidence.adjusted:

@@ -17,11 +17,11 @@ class PartnerDepth:
     """Words of the cognate pairs against all their possible partners, at one depth.
 
     own, others: mean similarity of a word with its own partner, and with the other words' partners (each word's mean
-    counts once, words of both sides); delta their difference. p: two-sided by exchanging partners; p_greater:
-    one-sided, own partners closer; p_max_t: two-sided, corrected for all depths and similarities of the run. rank: mean
-    rank of the own partner among `PartnerTest.candidates` (1 is the closest, ties share their mean rank), both
-    directions together; mrr: mean reciprocal rank; precision_at_1: share of words whose own partner is the closest (of
-    k tied ones it counts 1/k).
+    counts once, words of both sides); delta their difference. p: two-sided by exchanging partners; p_greater, p_less:
+    one-sided, own partners closer or farther; p_max_t: two-sided, corrected for all depths and similarities of the run.
+    rank: mean rank of the own partner among `PartnerTest.candidates` (1 is the closest, ties share their mean rank),
+    both directions together; mrr: mean reciprocal rank; precision_at_1: share of words whose own partner is the closest
+    (of k tied ones it counts 1/k).
     """
 
     depth: int
@@ -35,6 +35,7 @@ class PartnerDepth:
     mrr_ci: Interval | None
     precision_at_1: float
     precision_at_1_ci: Interval | None
+    p_less: float | None = None
 
     @property
     def delta(self) -> float:

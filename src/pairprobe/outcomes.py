@@ -13,6 +13,8 @@ from dataclasses import dataclass
 PAIRS_RELABELLED = "pairs relabelled"
 #: What may be asked in advance: any difference, or cognates closer, or farther.
 SIDES = ("both", "closer", "farther")
+#: Ends an answer that claims a difference which form (spelling, tokens, length) may make alone (decision 16).
+PERHAPS = ", perhaps by form"
 
 
 def p_text(p: float) -> str:
@@ -141,8 +143,9 @@ class GroupTest:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said. answer: 'cannot tell', 'no difference', 'closer', 'farther' or 'undefined'. side: which was
-    asked about in advance: both | closer | farther."""
+    """What may be said. answer: 'cannot tell', 'no difference', 'closer', 'farther' or 'undefined'; a difference that
+    what was measured beside it may explain ends in PERHAPS: 'closer, perhaps by form'. side: which was asked about in
+    advance: both | closer | farther."""
 
     answer: str
     sentences: tuple[str, ...]
@@ -151,3 +154,8 @@ class Verdict:
     control: str
     depth: int
     side: str = "both"
+
+    @property
+    def claims(self) -> bool:
+        """A difference is claimed."""
+        return self.answer.startswith(("closer", "farther"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pairprobe import archive, beside, preflight, provenance
+from pairprobe import archive, beside, plans, preflight, provenance
 from pairprobe.against import against
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
@@ -64,11 +64,14 @@ def run(
     code = provenance.git(repository())
     params = archive.params(job)
     tags = {**archive.tags(job, plan, code), **(tags or {})}
-    with store.start(job.tracking.experiment, name or job.name, params, tags) as record:
+    earlier = plans.earlier(store, params, tags)
+    for text in earlier.said:
+        show.line("earlier", text, style="bold yellow")
+    with store.start(job.tracking.experiment, name or job.name, params, {**tags, **earlier.tags}) as record:
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
-        result = measure(job, plan, show, None if anew else Kept(home() / "mlruns" / "kept"))
+        result = earlier.beside(measure(job, plan, show, None if anew else Kept(home() / "mlruns" / "kept")))
         peak = provenance.peak_memory()  # before figures and the store add theirs
         seconds = {**(result.usage.seconds if result.usage else {}), "total": time.perf_counter() - began}
         archive.write_result(files, result, vectors=job.tracking.vectors)
@@ -128,19 +131,20 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     control = primary.control or pairs.controls[0]
     chosen = tests[primary.similarity, control]
     said = verdict(chosen, pairs, primary.depth, primary.side)
-    evidence, matrix = questions(
-        job.statistics, job.method, job.similarities, pairs, texts, tokens, vectors, similarities, said
-    )
+    asked = job.statistics, job.method, job.similarities
+    evidence, matrix = questions(*asked, pairs, texts, tokens, vectors, similarities, said)
     if job.multiverse.asked:
         judged = several.judge(found, job.similarities, job.statistics, control, primary)
         evidence = replace(evidence, multiverse=judged)
-    held = beside.beware(evidence, chosen.at(said.depth), said) + against(evidence, tests, said, chosen.alpha)
-    held += beside.of_the_design(pairs) + (job.template.beware(pairs, control) if texts is not None else ())
+    first = job.template.beware(pairs, control) if texts is not None else ()
+    first += against(evidence, tests, said, chosen.alpha)  # what may overturn the verdict
+    said = beside.settled(said, evidence, chosen.at(said.depth))
+    last = beside.of_the_design(pairs) + (findings.beware if findings else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},
         tests=tests,
-        verdict=replace(said, beware=said.beware + held + (findings.beware if findings else ())),
+        verdict=replace(said, beware=first + said.beware + last),
         evidence=evidence,
         matrix=matrix,
     )  # fmt: skip

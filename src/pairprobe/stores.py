@@ -5,10 +5,11 @@ Nothing that stays is written. What opens and fills a store is tracking.py.
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -96,3 +97,40 @@ def _reason(error: Exception) -> str:
         "does not exist": "it knows no such user or database",
     }  # fmt: skip
     return next((said for mark, said in kinds.items() if mark in text), type(error).__name__)
+
+
+def user() -> str:
+    """Who records."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return str(os.getuid())
+
+
+def slug(name: str) -> str:
+    """An experiment's folder under mlruns/; '.' and '..' would be other folders."""
+    slug = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return slug if slug.strip(".") else "_" * len(slug)
+
+
+def next_step(text: str) -> str:
+    """What to do about an error of MLflow's that says this; '' where it is not known."""
+    if "database is locked" in text:
+        return "Another process holds it; try again, or use a server: tracking.uri=http://…"
+    if "disk is full" in text or "No space left" in text:
+        return "Free some disk, or keep runs elsewhere: tracking.uri=sqlite:////path/mlflow.db"
+    if "readonly" in text or "read-only" in text.lower():
+        return "Make the store writable, or keep runs elsewhere: tracking.uri=sqlite:////path/mlflow.db"
+    if "out-of-date database schema" in text:
+        return "It was made by another MLflow: mlflow db upgrade sqlite:///mlflow.db (keep a copy first)."
+    return ""
+
+
+def wanted(like: Mapping[str, str], unlike: Mapping[str, str]) -> str:
+    """MLflow's filter for finished runs with the tags `like`, and with other values of the tags `unlike`."""
+    said = ["attributes.status = 'FINISHED'"]
+    for sign, tags in (("=", like), ("!=", unlike)):
+        for key, value in tags.items():
+            quote = '"' if "'" in value else "'"
+            said.append(f"tags.{key} {sign} {quote}{value}{quote}")
+    return " and ".join(said)

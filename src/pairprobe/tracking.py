@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -156,7 +155,7 @@ class Store:
                 local = not self.uri.startswith(stores.WEB)
                 client.create_experiment(
                     name,
-                    artifact_location=(self.artifacts / _slug(name)).as_uri() if local else None,
+                    artifact_location=(self.artifacts / stores.slug(name)).as_uri() if local else None,
                     # opens the UI on the runs table, not on the page for chat agents
                     tags={"mlflow.experimentKind": "custom_model_development"},
                 )
@@ -177,7 +176,7 @@ class Store:
 
     def _follow_the_move(self, experiment: Any) -> None:
         """Artifact paths are absolute: when the folder was moved or copied, point them at this one."""
-        slug = _slug(experiment.name)
+        slug = stores.slug(experiment.name)
         old, new = experiment.artifact_location, (self.artifacts / slug).as_uri()
         ours = old.startswith("file:") and unquote(old).endswith(f"/mlruns/{slug}")  # as experiment_id makes them
         if self.database is None or not ours or old == new:
@@ -202,7 +201,7 @@ class Store:
             run = self.client.create_run(
                 experiment_id,
                 run_name=name,
-                tags={"mlflow.source.name": "pairprobe", "mlflow.source.type": "LOCAL", "mlflow.user": _user()},
+                tags={"mlflow.source.name": "pairprobe", "mlflow.source.type": "LOCAL", "mlflow.user": stores.user()},
             )
         except Exception as error:
             raise _store_error("a run cannot be created", error) from error
@@ -236,6 +235,13 @@ class Store:
             "Give more of its id; python run.py ui shows the runs.",
         )
 
+    def finished(self, like: Mapping[str, str], unlike: Mapping[str, str], most: int = 100) -> Iterator[list[Any]]:
+        """Finished runs that have the tags `like` and other values of the tags `unlike`, those in the UI's trash too,
+        the first begun first: in pages of `most`, so that a slow store can be left."""
+        from mlflow.entities import ViewType
+
+        return self._pages(stores.wanted(like, unlike), ViewType.ALL, most, ["attributes.start_time ASC"])
+
     def original(self, run: Any) -> Any | None:
         """The run that this one reproduces; None where it reproduces none, or that one is not here."""
         wanted = run.data.tags.get("reproduces")
@@ -255,18 +261,21 @@ class Store:
 
     def runs(self) -> list[Any]:
         def ask() -> list[Any]:
-            ids = [e.experiment_id for e in self.client.search_experiments()]
-            found: list[Any] = []
-            token = None
-            while ids:
-                page = self.client.search_runs(ids, max_results=1000, page_token=token)
-                found, token = found + list(page), page.token
-                if not token:
-                    break
-            return found
+            return [run for page in self._pages() for run in page]
 
         found: list[Any] = self._ask(f"the runs of {without_password(self.uri)} cannot be read", ask)
         return found
+
+    def _pages(self, wanted: str = "", kind: int = 1, most: int = 1000, order: Any = None) -> Iterator[list[Any]]:
+        """Runs of all experiments by MLflow's own filter; kind: of MLflow's ViewType, 1 leaves deleted ones out."""
+        ids = [e.experiment_id for e in self.client.search_experiments(kind)]
+        token = None
+        while ids:
+            page = self.client.search_runs(ids, wanted, kind, most, order, token)
+            yield list(page)
+            token = page.token
+            if not token:
+                return
 
     def files(self, run_id: str, folder: str | None = None) -> set[str]:
         """Paths of a run's artifacts at the top, or in a folder of them."""
@@ -368,33 +377,11 @@ class OpenRun:
             return
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return str(os.getuid())
-
-
 def without_password(text: str) -> str:
     """The text with the passwords of all addresses in it left out."""
     return re.sub(r"(//[^/@:\s]*:)[^/@\s]*@", r"\1…@", text)
 
 
-def _slug(name: str) -> str:
-    """An experiment's folder under mlruns/; '.' and '..' would be other folders."""
-    slug = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    return slug if slug.strip(".") else "_" * len(slug)
-
-
 def _store_error(what: str, error: Exception) -> StoreError:
     text = without_password(str(error).strip().split("\n")[0])[:300] or type(error).__name__
-    step = ""
-    if "database is locked" in text:
-        step = "Another process holds it; try again, or use a server: tracking.uri=http://…"
-    elif "disk is full" in text or "No space left" in text:
-        step = "Free some disk, or keep runs elsewhere: tracking.uri=sqlite:////path/mlflow.db"
-    elif "readonly" in text or "read-only" in text.lower():
-        step = "Make the store writable, or keep runs elsewhere: tracking.uri=sqlite:////path/mlflow.db"
-    elif "out-of-date database schema" in text:
-        step = "It was made by another MLflow: mlflow db upgrade sqlite:///mlflow.db (keep a copy first)."
-    return StoreError(f"{what}: {text}", step)
+    return StoreError(f"{what}: {text}", stores.next_step(text))

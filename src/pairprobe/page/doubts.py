@@ -59,11 +59,10 @@ def _partner(test: PartnerTest, run: Run) -> Html:
         for d in test.depths
     ]  # fmt: skip
     how = f"{'all' if test.exact else 'random'} {count(test.shuffles)} exchanges of partners ({test.scheme})"
+    side, tail = ("farther", at.p_less) if run.verdict.side == "farther" else ("closer", at.p_greater)
+    one_sided = join(f" · one-sided p (own partner {side}) ", chance(tail)) if tail is not None else None
     facts_: list[tuple[Child, Child]] = [
-        (
-            "Own less others",
-            join(number(at.delta, sign=True), " · p ", chance(at.p), " · one-sided p ", chance(at.p_greater)),
-        ),
+        ("Own less others", join(number(at.delta, sign=True), " · p ", chance(at.p), one_sided)),
         ("Mean rank", join(number(at.rank, 1), f" of {_candidates(test)}; by chance ", number(test.chance_rank, 1))),
         ("MRR", join(number(at.mrr), " (", within(at.mrr_ci, 3, False), "); by chance ", number(test.chance_mrr))),
         ("Precision@1", join(percent(at.precision_at_1), "; by chance ", percent(test.chance_precision_at_1))),

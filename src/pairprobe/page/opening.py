@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pairprobe.outcomes import PAIRS_RELABELLED
+from pairprobe.outcomes import PAIRS_RELABELLED, PERHAPS
 from pairprobe.page import charts
 from pairprobe.page.markup import (
     Child,
@@ -19,7 +19,7 @@ from pairprobe.page.markup import (
     within,
 )
 from pairprobe.page.stored import Run
-from pairprobe.page.words import ANSWERS, CONTROLS, Glossary, plural
+from pairprobe.page.words import CONTROLS, Glossary, plainly, plural
 
 
 def setting(run: Run) -> str:
@@ -30,7 +30,7 @@ def setting(run: Run) -> str:
 
 def card(run: Run, heading: str = "h3") -> Html:
     """The verdict: plain words, then Δ with its interval, then the sentences a statistician would sign."""
-    sign, answer, meaning = ANSWERS.get(run.verdict.answer, ("·", run.verdict.answer, ""))
+    sign, answer, meaning = plainly(run.verdict.answer)
     test, at = run.primary, run.at
     level = f"{100 * test.confidence:g} %"
     rows: list[tuple[Child, Child]] = [
@@ -38,8 +38,9 @@ def card(run: Run, heading: str = "h3") -> Html:
         ("measured as", f"{test.similarity} at depth {at.depth}"),
         ("p", chance(at.p) if at.p is not None else "none given"),
     ]
-    if at.p_greater is not None:
-        rows.append(("p, cognates closer (one-sided)", chance(at.p_greater)))
+    side, tail = ("farther", at.p_less) if run.verdict.side == "farther" else ("closer", at.p_greater)
+    if tail is not None:
+        rows.append((f"p, cognates {side} (one-sided)", chance(tail)))
     return tag(
         "article",
         tag(
@@ -55,9 +56,30 @@ def card(run: Run, heading: str = "h3") -> Html:
         ),
         tag("figure", charts.interval_bar(at, level), class_="bar"),
         facts(rows, "facts beside-each-other"),
+        paragraph(planned(run), kind="planned"),
         [paragraph(s) for s in run.verdict.sentences],
-        class_=f"card {run.verdict.answer.replace(' ', '-')}",
+        class_=f"card {'perhaps' if PERHAPS in run.verdict.answer else run.verdict.answer.replace(' ', '-')}",
     )  # fmt: skip
+
+
+def planned(run: Run) -> Child:
+    """Whether this was the first thing asked of these pairs and this model, as far as the store knew."""
+    found = run.tags.get("earlier_plans", "")
+    if found == "0":
+        sweep = ", together with the other plans of its sweep" if "sweep_id" in run.tags else ""
+        return (
+            f"Fixed before any number was seen in this store{sweep}: no earlier run there had asked these pairs and "
+            "this model anything else by this method. What was looked at elsewhere no store can know."
+        )
+    if not found.split(" ")[0].isdigit():
+        return "Whether earlier runs had asked these pairs and this model something else is not known."
+    return tag(
+        "strong",
+        f"{found} earlier {'run' if found == '1' else 'runs'} in this store had asked these pairs and this model "
+        f"something else: {run.tags.get('earlier_plans_differ', '')}. Nothing here shows that this plan was fixed "
+        "before their numbers were seen. The first: ",
+        code(run.tags.get("earlier_plans_first", "")),
+    )
 
 
 def verdict(run: Run, words: Glossary) -> Html:
@@ -104,7 +126,9 @@ def plan(run: Run, words: Glossary) -> Html:
         ("As it was asked for", fixed or "by default"),
     ]
     if tags.get("primary_sha256"):
-        rows.append(("Plan (SHA-256)", code(tags["primary_sha256"])))
+        rows.append(("Plan of the primary outcome (SHA-256)", code(tags["primary_sha256"])))
+    if tags.get("plan_sha256"):
+        rows.append(("Whole plan (SHA-256)", code(tags["plan_sha256"])))
     if tags.get("reproduces"):
         rows.append(("Reproduces", _reproduction(run)))
     if tags.get("git_dirty") == "true":
@@ -114,9 +138,11 @@ def plan(run: Run, words: Glossary) -> Html:
     return section(
         "What was planned",
         paragraph(
-            "Before any weight was read, the primary outcome, the tests, the similarities, the method, the template "
-            "and "
-            "the pairs were hashed. Two runs with one hash had one plan."
+            "Before any weight was read, the plan was hashed twice: what the primary outcome is made of (which one it "
+            "is, the tests, the similarities, the method, the template, the rules for tokens and the words), and all "
+            "that was fixed (that, the other ways of measuring, the model, and how its weights and inputs are "
+            "rounded). Two runs with one first hash asked the same of the same words, be it of two models; with one "
+            "second hash they had one plan in everything."
         ),
         facts(rows),
         words.explain("primary"),
@@ -128,14 +154,26 @@ def _reproduction(run: Run) -> Html:
     same = {"true": "its similarities are the same", "false": "its similarities differ"}.get(
         run.tags.get("reproduces_same", ""), "whether its similarities are the same stands in reproduce.json"
     )
-    mine = run.tags.get("primary_sha256", "")
+    plans, changed = plans_compared(run)
+    return tag("span", code(run.tags["reproduces"]), " · ", tag("strong", plans) if changed else plans, " · ", same)
+
+
+def plans_compared(run: Run) -> tuple[str, bool]:
+    """What became of the plan of the run that this one reproduces, and whether it was changed."""
+    mine, whole = run.tags.get("primary_sha256", ""), run.tags.get("plan_sha256", "")
     if not run.original_plan:
-        plans: Child = "the plan of that run is not known here"
-    elif run.original_plan == mine:
-        plans = "the plan is unchanged"
-    else:
-        plans = tag("strong", "the plan was changed")
-    return tag("span", code(run.tags["reproduces"]), " · ", plans, " · ", same)
+        return "the plan of that run is not known here", False
+    if run.original_plan != mine:
+        return "the plan was changed", True
+    if not run.original_whole or not whole:
+        return "the plan of the primary outcome is unchanged; of the rest nothing was recorded", False
+    if run.original_whole != whole:
+        return (
+            "the plan of the primary outcome is unchanged, but not all of the plan: other ways of measuring, another "
+            "model or other rounding",
+            True,
+        )
+    return "the plan is unchanged", False
 
 
 def how(run: Run) -> str:

@@ -22,11 +22,16 @@ from pairprobe.page.markup import (
     tag,
     within,
 )
-from pairprobe.page.opening import card
+from pairprobe.page.opening import card, plans_compared
 from pairprobe.page.precision import AtPrecision, by_precision
 from pairprobe.page.stored import Run
 from pairprobe.page.words import Glossary, plural
 
+#: What of a plan each hash covers.
+PLANNED = {
+    "primary_sha256": "plan of the primary outcome",
+    "plan_sha256": "plan in everything (the model, its rounding and other ways of measuring included)",
+}
 SAME = 12  # settings listed that differ between the runs
 
 
@@ -95,7 +100,10 @@ def summary(runs: Sequence[Run], unfinished: Sequence[tuple[str, str, str]], wor
 def _plans(runs: Sequence[Run], known: Sequence[str]) -> Html:
     """Whether the runs shared a plan, pairs and code, and which of them repeat another one."""
     said: list[Child] = []
-    for key, what in (("primary_sha256", "plan"), ("pairs_sha256", "pair set"), ("git_commit", "commit")):
+    for key, what in PLANNED.items():
+        n = len({r.tags.get(key, "none") for r in runs})
+        said.append(f"one {what} for all runs" if n == 1 else f"{n} different {what.replace('plan', 'plans', 1)}")
+    for key, what in (("pairs_sha256", "pair set"), ("git_commit", "commit")):
         n = len({r.tags.get(key, "none") for r in runs})
         said.append(f"one {what} for all runs" if n == 1 else f"{n} different {what}s")
     dirty = [name for name, r in zip(known, runs, strict=True) if r.tags.get("git_dirty") == "true"]
@@ -103,13 +111,13 @@ def _plans(runs: Sequence[Run], known: Sequence[str]) -> Html:
         said.append(f"code with uncommitted changes: {len(dirty)} of {len(runs)} runs")
     for name, r in zip(known, runs, strict=True):
         if r.tags.get("reproduces"):
-            changed = r.original_plan and r.original_plan != r.tags.get("primary_sha256")
+            plans, changed = plans_compared(r)
             said.append(
                 join(
                     name,
                     " reproduces ",
                     code(r.tags["reproduces"]),
-                    tag("strong", ", with a changed plan") if changed else None,
+                    tag("strong", f": {plans}") if changed else None,
                 )
             )
     return join(paragraph("Plans and code:"), bullets(said))

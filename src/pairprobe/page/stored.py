@@ -62,8 +62,8 @@ class ShownPair:
 class Run:
     """One run. values: the primary similarity of every pair, by group; shown: of all pairs, or of the extreme ones.
 
-    words: rows of tables/tokens.json, those with unknown pieces first, and how many there are in all. original_plan:
-    primary_sha256 of the run that this one reproduces, '' where it is not known.
+    words: rows of tables/tokens.json, those with unknown pieces first, and how many there are in all. original_plan,
+    original_whole: primary_sha256 and plan_sha256 of the run that this one reproduces, '' where they are not known.
     """
 
     id: str
@@ -85,6 +85,7 @@ class Run:
     words: tuple[Mapping[str, Any], ...]
     n_words: int
     original_plan: str = ""
+    original_whole: str = ""
 
     @property
     def primary(self) -> GroupTest:
@@ -156,6 +157,7 @@ def read(folder: Path, run: Any, original: Any = None) -> Run:
         words=words,
         n_words=n_words,
         original_plan=original.data.tags.get("primary_sha256", "") if original is not None else "",
+        original_whole=original.data.tags.get("plan_sha256", "") if original is not None else "",
         **known,
     )
 

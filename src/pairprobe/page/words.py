@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pairprobe.outcomes import PERHAPS
 from pairprobe.page.markup import Html, facts, tag
 
 #: By answer: a sign that needs no colour, a heading, and what it means.
@@ -39,6 +40,23 @@ ANSWERS = {
     ),
 }
 
+#: What an answer that ends in PERHAPS means: by which side is claimed.
+BY_FORM = (
+    "In this model the cognate pairs are {} than the control pairs, but what was measured beside it (spelling, shared "
+    "tokens, length) may explain all of that. It is no evidence that the model knows anything beyond form."
+)
+
+
+def plainly(answer: str) -> tuple[str, str, str]:
+    """An answer's sign, heading and meaning."""
+    base, perhaps, _ = answer.partition(PERHAPS)
+    sign, heading, meaning = ANSWERS.get(base, ("·", base, ""))
+    if not perhaps:
+        return sign, heading, meaning
+    alike = "more alike" if base.startswith("closer") else "less alike"
+    return sign, f"{heading}{perhaps} alone", BY_FORM.format(alike)
+
+
 #: By kind of control: what its pairs are.
 CONTROLS = {
     "control": "pairs that the source itself gives as controls",
@@ -59,9 +77,8 @@ TERMS = {
     "p": "How often a difference at least this large comes about when the labels “cognate” and “control” are dealt out "
     "to the pairs by chance. A small p says that chance alone rarely does this. It is not the probability that there "
     "is no difference.",
-    "primary": "The one comparison that was fixed before any number was seen. The verdict rests on it alone. All "
-    "others "
-    "are exploratory: they may suggest what to test next, on other pairs.",
+    "primary": "The one comparison that the settings named before the run began. The verdict rests on it alone. All "
+    "others are exploratory: they may suggest what to test next, on other pairs.",
     "depth": "How many layers of the model a text has passed: 0 is before the first.",
     "p max-T": "p, corrected for having looked at many depths (and similarities) at once: how often the largest of all "
     "chance differences is at least this large. Among many depths, only this p counts.",

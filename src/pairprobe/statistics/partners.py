@@ -169,7 +169,7 @@ def partner_tests(
     cluster = np.concatenate([c for pool in plan.pools for c in (pool.cluster, pool.cluster)])
     both, intervals = mean_and_interval(np.concatenate([reciprocal, first]), cluster, settings, 12)
     (mrr, hits), (mrr_ci, hits_ci) = np.split(both, 2), (intervals[: len(own)], intervals[len(own) :])
-    p, p_greater, p_max_t = shuffles.p_values()
+    p, p_greater, p_less, p_max_t = shuffles.p_values()
     counts = np.concatenate([n for pool in plan.pools for n in (pool.candidates.sum(1), pool.candidates.sum(0))])
     found: dict[str, PartnerTest] = {}
     column = 0
@@ -177,7 +177,7 @@ def partner_tests(
         tests = tuple(
             PartnerDepth(
                 depth, float(own[i].mean()), float(others[i].mean()), p[i], p_greater[i], p_max_t[i],
-                float(rank[i].mean()), float(mrr[i]), mrr_ci[i], float(hits[i]), hits_ci[i],
+                float(rank[i].mean()), float(mrr[i]), mrr_ci[i], float(hits[i]), hits_ci[i], p_less[i],
             )
             for i, depth in enumerate(at, start=column)
         )  # fmt: skip
@@ -285,11 +285,12 @@ class _Shuffles:
             for i in range(k):
                 part += table[i][orders[:, i]]
 
-    def p_values(self) -> tuple[list[float | None], list[float | None], list[float | None]]:
-        """Two-sided, own closer, and max-T, by depth; None where exchanging changes nothing or can say nothing."""
+    def p_values(self) -> tuple[list[float | None], ...]:
+        """Two-sided, own closer, own farther, and max-T, by depth; None where exchanging changes nothing or can say
+        nothing."""
         n = len(self.observed)
         if self.sums is None or not self.enough or self.ways == 1:
-            return [None] * n, [None] * n, [None] * n
+            return tuple([None] * n for _ in range(4))
         slack = TIE * self.scale
         sd = np.sqrt(self.variance)
         defined = sd > slack
@@ -297,6 +298,7 @@ class _Shuffles:
         far = np.abs(self.sums)
         two = (far >= np.abs(self.observed) - slack).sum(axis=0)
         greater = (self.sums >= self.observed - slack).sum(axis=0)
+        less = (self.sums <= self.observed + slack).sum(axis=0)
         largest = np.where(defined, far / sd, -np.inf).max(axis=1)
         reach = (np.abs(self.observed) - slack) / sd
         most = len(largest) - np.searchsorted(np.sort(largest), reach, side="left")
@@ -307,7 +309,7 @@ class _Shuffles:
                 float((h + extra) / (self.count + extra)) if d else None for h, d in zip(hits, defined, strict=True)
             ]
 
-        return of(two), of(greater), of(most)
+        return of(two), of(greater), of(less), of(most)
 
     def scheme(self, plan: Design) -> str:
         """How partners were exchanged, in words."""
