@@ -54,7 +54,7 @@ def links(case: Case) -> tuple[IntArray, Links]:
     cluster = number // case.cluster
     cognate = number % 2 == 0 if case.cluster == 1 else number % case.cluster == 0
     unit = np.stack([2 * cluster, 2 * case.pairs + number], axis=1)
-    return cognate, Links(cluster, unit, np.ones(int(cluster[-1]) + 1, dtype=bool))
+    return cognate, Links(cluster, unit)
 
 
 def own_memory() -> int:

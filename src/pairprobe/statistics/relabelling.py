@@ -51,20 +51,14 @@ class Shuffle:
 class Scheme:
     """What changes places.
 
-    whole: clusters of one group, as wholes, with clusters of as many pairs. within: pairs of clusters whose pairs are
-    all linked alike. flips: int [pairs of the other clusters that hold both groups], in order of the cluster, each
-    beginning at `starts`: the means of its cognates and of its controls.
+    shuffles: clusters of one group, as wholes, with clusters of as many pairs. flips: int [pairs of clusters that hold
+    both groups], in order of the cluster, each beginning at `starts`: the means of its cognates and of its controls.
     """
 
-    whole: tuple[Shuffle, ...]
-    within: tuple[Shuffle, ...]
+    shuffles: tuple[Shuffle, ...]
     flips: IntArray
     starts: IntArray
     independent: bool
-
-    @property
-    def shuffles(self) -> tuple[Shuffle, ...]:
-        return self.whole + self.within
 
     @cached_property
     def moved(self) -> int:
@@ -88,8 +82,8 @@ class Scheme:
     def words(self) -> str:
         if self.independent:
             return PAIRS_RELABELLED
-        parts = ["clusters of one size exchanged whole"] if self.whole else []
-        parts += ["labels exchanged within clusters"] if self.within or len(self.starts) else []
+        parts = ["clusters of one size exchanged whole"] if self.shuffles else []
+        parts += ["labels exchanged within clusters"] if len(self.starts) else []
         return " and ".join(parts)
 
     @classmethod
@@ -97,9 +91,10 @@ class Scheme:
         """The scheme of these links.
 
         Clusters of one group change labels with clusters of as many pairs, so that the numbers of pairs stay as they
-        are. In a cluster that holds both groups, labels change among its pairs where all are linked alike; else the
-        mean of its cognates and that of its controls change places, which is exact where the two are exchangeable
-        (matched designs), and right for many clusters whatever they hold.
+        are. In a cluster that holds both groups, the mean of its cognates and that of its controls change places,
+        which is exact where the two are exchangeable (matched designs), and right for many clusters whatever they
+        hold. Its pairs never change labels one by one: cognates of one word are cognates of each other, controls of
+        one concept are too alike, and a labelling that mixed them would seem to vary less than the groups do.
         """
         cluster, cognate = sample.links.cluster, sample.cognate
         order = np.lexsort((~cognate, cluster))
@@ -107,7 +102,6 @@ class Scheme:
         first = np.concatenate([[0], np.cumsum(size)[:-1]])
         cognates = np.bincount(cluster, weights=cognate).astype(np.int64)
         mixed = (cognates > 0) & (cognates < size)
-        alike = mixed & sample.links.alike & (size > 2)
         whole = []
         for s in np.unique(size[~mixed]).tolist():
             these = np.flatnonzero(~mixed & (size == s))
@@ -115,16 +109,12 @@ class Scheme:
             k = int((cognates[these] > 0).sum())
             if 0 < k < len(these):
                 whole.append(Shuffle(order[first[these][:, None] + np.arange(s)][None], k))
-        within = []
-        for s, k in sorted({*zip(size[alike].tolist(), cognates[alike].tolist(), strict=True)}):
-            these = np.flatnonzero(alike & (size == s) & (cognates == k))
-            within.append(Shuffle(order[first[these][:, None] + np.arange(s)][:, :, None], k))
-        flipped = np.flatnonzero(mixed & ~alike)
+        flipped = np.flatnonzero(mixed)
         sizes = size[flipped]
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if len(flipped) else flipped
         inside = np.arange(sizes.sum()) - np.repeat(starts, sizes)
         flips = order[np.repeat(first[flipped], sizes) + inside]
-        return cls(tuple(whole), tuple(within), flips, starts, sample.links.independent)
+        return cls(tuple(whole), flips, starts, sample.links.independent)
 
 
 # ── relabelled differences ───────────────────────────────────────────────────────────────────────────────

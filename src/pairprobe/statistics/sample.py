@@ -41,7 +41,7 @@ class Sample:
     def of(cls, x: Array, y: Array) -> Sample:
         """Independent pairs: x, y float64 [members, pairs] of the two groups."""
         n, pairs = x.shape[1], x.shape[1] + y.shape[1]
-        alone = Links(np.arange(pairs), np.arange(2 * pairs).reshape(-1, 2), np.ones(pairs, dtype=bool))
+        alone = Links(np.arange(pairs), np.arange(2 * pairs).reshape(-1, 2))
         return cls((np.concatenate([x, y], axis=1),), np.arange(pairs), np.arange(pairs) < n, alone)
 
     @property
