@@ -21,9 +21,10 @@ import numpy.typing as npt
 from pairprobe.records import COGNATE, Pair, Word
 from pairprobe.statistics import effects, family
 from pairprobe.statistics.group_tests import Compared
-from pairprobe.statistics.relabelling import Draws, Scheme, draws, p_values
+from pairprobe.statistics.relabelling import Draws, draws, p_values
 from pairprobe.statistics.resampling import resampled
 from pairprobe.statistics.sample import Sample
+from pairprobe.statistics.schemes import Scheme
 from pairprobe.statistics.units import Links
 
 Array = npt.NDArray[np.float64]
@@ -214,8 +215,8 @@ class Counts:
 def part_of(found: Draws, members: slice) -> Draws:
     """The same labellings of fewer members."""
     return replace(
-        found, values=found.values[:, members], observed=found.observed[members], expected=found.expected[members],
-        sd=found.sd[members], slack=found.slack[members],
+        found, values=found.values[:, members], errors=found.errors[:, members], observed=found.observed[members],
+        error=found.error[members], expected=found.expected[members], sd=found.sd[members], slack=found.slack[members],
     )  # fmt: skip
 
 

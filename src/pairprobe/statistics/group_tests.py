@@ -18,9 +18,10 @@ from pairprobe.evidence import Multiverse, Specification
 from pairprobe.outcomes import DepthTest, GroupTest, Interval
 from pairprobe.records import COGNATE, PairSet, Similarities
 from pairprobe.statistics import effects, family, power
-from pairprobe.statistics.relabelling import Draws, Relabelled, Scheme, band, draws, p_values
+from pairprobe.statistics.relabelling import Draws, Relabelled, band, draws, p_values
 from pairprobe.statistics.resampling import Resampled, resampled
 from pairprobe.statistics.sample import Array, Sample
+from pairprobe.statistics.schemes import Scheme
 from pairprobe.statistics.units import Links
 
 
