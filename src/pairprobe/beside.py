@@ -10,6 +10,8 @@ from pairprobe.evidence import AdjustedDelta, FormBaseline, PartnerDepth, Partne
 from pairprobe.outcomes import DepthTest, Interval, Verdict, p_text, signed
 from pairprobe.result import Evidence, Result
 
+ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
+
 
 def beware(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str, ...]:
     """What must stand beside a verdict on this outcome: spelling that tells as much, a Δ that adjusting takes away."""
@@ -37,7 +39,24 @@ def beware(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str, ..
             said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}.")
         elif clear and a.ci is not None and 0.0 in a.ci:
             said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing.")
+    if verdict.answer == "no difference":
+        said += _nothing_measured(evidence, verdict)
     return tuple(said)
+
+
+def _nothing_measured(evidence: Evidence, verdict: Verdict) -> list[str]:
+    """That 'no difference' may come of a measure that measures nothing, where partners do not show that it does."""
+    test = evidence.partners.get(verdict.similarity)
+    if test is None:
+        return ["no test of partners shows that this model and method know anything of these words."]
+    at = _at(test.depths, verdict.depth)
+    if at.p is not None and at.p <= ALPHA and at.delta > 0:
+        return []
+    p = f"p {p_text(at.p)}" if at.p is not None else "no p-value"
+    return [
+        f"words are not shown to lie closer to their own partner than to others' (Δ = {signed(at.delta)}, {p}): this "
+        "model and method may know nothing of these words, and then there is no difference to be found."
+    ]
 
 
 def spelling_tells_as_much(form: FormBaseline) -> bool:

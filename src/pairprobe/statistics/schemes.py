@@ -104,9 +104,10 @@ class Scheme:
         return (*self.shuffles, self.flips) if self.flips else self.shuffles
 
     @cached_property
-    def moved(self) -> int:
-        """Pairs that may change places."""
-        return sum(s.atoms.size for s in self.shuffles) + (len(self.flips.pairs) if self.flips else 0)
+    def moved(self) -> IntArray:
+        """Which pairs may change places."""
+        pairs = [s.atoms.ravel() for s in self.shuffles] + ([self.flips.pairs] if self.flips else [])
+        return np.concatenate(pairs) if pairs else np.zeros(0, dtype=np.int64)
 
     @cached_property
     def count(self) -> int:
