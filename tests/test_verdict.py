@@ -68,10 +68,7 @@ def test_the_warning_quotes_sizes_near_the_runs_own(n, m, told):
 @pytest.mark.parametrize(
     ("units", "told"),
     [
-        (
-            10,
-            "are 10, and the groups are worth 6 and 5 independent pairs: simulated ones of 95 % of so many hold the truth 93",
-        ),
+        (10, "worth 6 and 5 independent pairs: simulated ones of 95 % of so many hold the truth 93 to 100"),
         (5, "of so few hold the truth 84 to 94"),
     ],
 )
