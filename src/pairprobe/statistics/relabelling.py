@@ -93,7 +93,8 @@ def draws(sample: Sample, scheme: Scheme, permutations: int, exact_below: int, s
     """Δ and its standard error under all labellings of the scheme where these are at most `exact_below`, else under
     random ones.
 
-    The same labellings serve all members. Memory does not grow with the pairs: their values are read in blocks, and a
+    The same labellings serve all members. Values are read in blocks, so that beside the links (and the pairs that the
+    caller holds) memory grows with labellings × members, not with the pairs; a
     shuffle that spans blocks has its cognates dealt to them as a multivariate hypergeometric distribution says.
     """
     n, m, members = sample.n, sample.m, sample.members
