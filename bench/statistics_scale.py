@@ -5,8 +5,8 @@ RssAnon, without the pages of mapped files, which the system may take back), bef
 and at most. `wide` is the goal for speed: 10 000 pairs × 81 depths with 10 000
 relabellings and resamples, under 10 s and 2 GB on two cores. `100k` and `1m` read their similarities from a memory map
 on disk and relabel 1 000 times: what they take beyond the pairs themselves (their links and places, some hundred bytes
-each) does not grow with them. That is of this kernel alone: a
-run holds its pairs, texts and similarities in memory, which do grow with the pairs. `linked` is `wide` with every pair in a cluster of three. All numbers include intervals,
+each) does not grow with them. That is of this kernel alone: a run holds its pairs, texts and similarities in memory,
+which do grow with the pairs. `linked` is `wide` with every pair in a cluster of three. All numbers include intervals,
 AUC, leave-one-out and equivalence. The measured ones stand in docs/decisions/0013-linked-pairs.md.
 """
 

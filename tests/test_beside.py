@@ -121,3 +121,21 @@ def test_recorded_similarities_have_no_partners_but_spelling(capfd: pytest.Captu
     out = capfd.readouterr().out
     assert "\npartners" not in out
     assert "\nspelling " in out
+
+
+@pytest.mark.parametrize(
+    ("p", "delta", "told"), [(0.001, 0.2, ""), (0.4, 0.2, "p = 0.400"), (None, 0.2, "no p-value"), (0.001, -0.2, "p =")]
+)
+def test_no_difference_is_doubted_where_partners_do_not_show_that_anything_is_measured(
+    p: float | None, delta: float, told: str
+) -> None:
+    from types import SimpleNamespace
+
+    depth = SimpleNamespace(depth=3, p=p, delta=delta)
+    none = replace(SAID, answer="no difference")
+    evidence = replace(Evidence(), partners={"cosine": SimpleNamespace(depths=(depth,))})
+    said = beside.beware(evidence, replace(AT, delta_ci=None), none)
+    assert any("may know nothing of these words" in s and told in s for s in said) == bool(told)
+    assert not beside.beware(evidence, replace(AT, delta_ci=None), SAID)
+    (alone,) = beside.beware(Evidence(), replace(AT, delta_ci=None), none)
+    assert "no test of partners" in alone

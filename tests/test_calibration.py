@@ -93,7 +93,7 @@ def test_taking_linked_pairs_for_independent_errs_far_more_often() -> None:
 
 @pytest.mark.parametrize(("n", "m", "spread"), [(100, 20, 3.0), (200, 30, 3.0), (77, 50, 2.0)])
 def test_groups_that_differ_in_size_and_spread_err_no_more_often(n: int, m: int, spread: float) -> None:
-    # a pooled standard error gives p ≤ 0.05 up to 28 times, and equivalence of what is of interest 14 times in a hundred
+    # with a pooled standard error p errs up to 28 times in a hundred, and equivalence 14 times
     rng = np.random.default_rng(n)
     values = rng.normal(size=(REPEAT, n + m)) * np.where(np.arange(n + m) < n, 1.0, spread)
     bound = SESOI * np.sqrt((n - 1 + (m - 1) * spread**2) / (n + m - 2))
