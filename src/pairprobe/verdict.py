@@ -38,7 +38,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
     total = test.n_cognate + test.n_control
     naive = test.scheme == PAIRS_RELABELLED
     sizes = f"{test.n_cognate} against {test.n_control} pairs"
-    beware = [*_linked(test, pairs), *_few(test)]
+    beware = [*_linked(test, pairs), *(_few(test) if at.delta_ci is not None else [])]
     reach = (
         f"With {sizes}, a true difference must be about {test.detectable_d:.1f} standard deviations to be found "
         f"{_odds(test.power_wanted)} (t test, {_supposed(test)}); smaller ones are found less often."
@@ -177,9 +177,13 @@ def _held_back(test: GroupTest, at: DepthTest) -> str:
 def _groups_worth(test: GroupTest, least: int) -> str:
     n, m = _worth(test)
     return (
-        f": cognates are worth {n:.2g} and {test.control} pairs {m:.2g} independent pairs, and each group should be "
-        f"worth {least}."
+        f": cognates are worth {_size(n)} and {test.control} pairs {_size(m)} independent pairs, and each group "
+        f"should be worth {least}."
     )
+
+
+def _size(worth: float) -> str:
+    return f"{worth:.0f}" if worth >= 10 else f"{worth:.2g}"
 
 
 def _pooled(test: GroupTest, at: DepthTest) -> float:
@@ -227,8 +231,8 @@ def _few(test: GroupTest) -> list[str]:
         few_units = test.units < FEW_UNITS
         return [
             f"the pairs are so linked that the interval rests on drawing whole units of linked words, of which there "
-            f"are {test.units}, and the groups are worth {n:.2g} and {m:.2g} independent pairs: simulated ones of 95 % "
-            f"of so {'few' if few_units else 'many'} hold the truth {'84' if few_units else '93'} to "
+            f"are {test.units}, and the groups are worth {_size(n)} and {_size(m)} independent pairs: simulated ones of "
+            f"95 % of so {'few' if few_units else 'many'} hold the truth {'84' if few_units else '93'} to "
             f"{'94' if few_units else '100'} times in a hundred."
         ]
     few, many = sorted((n, m))
