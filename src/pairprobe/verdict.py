@@ -231,8 +231,8 @@ def _few(test: GroupTest) -> list[str]:
         few_units = test.units < FEW_UNITS
         return [
             f"the pairs are so linked that the interval rests on drawing whole units of linked words, of which there "
-            f"are {test.units}, and the groups are worth {_size(n)} and {_size(m)} independent pairs: simulated ones of "
-            f"95 % of so {'few' if few_units else 'many'} hold the truth {'84' if few_units else '93'} to "
+            f"are {test.units}, and the groups are worth {_size(n)} and {_size(m)} independent pairs: simulated ones "
+            f"of 95 % of so {'few' if few_units else 'many'} hold the truth {'84' if few_units else '93'} to "
             f"{'94' if few_units else '100'} times in a hundred."
         ]
     few, many = sorted((n, m))
