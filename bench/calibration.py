@@ -21,9 +21,10 @@ import numpy.typing as npt
 from pairprobe.records import COGNATE, Pair, Word
 from pairprobe.statistics import effects, family
 from pairprobe.statistics.group_tests import Compared
-from pairprobe.statistics.relabelling import Draws, Scheme, draws, p_values
+from pairprobe.statistics.relabelling import Draws, draws, p_values
 from pairprobe.statistics.resampling import resampled
 from pairprobe.statistics.sample import Sample
+from pairprobe.statistics.schemes import Scheme
 from pairprobe.statistics.units import Links
 
 Array = npt.NDArray[np.float64]
@@ -69,6 +70,27 @@ def stars(clusters: int) -> list[Pair]:
     return found
 
 
+def meanings(clusters: int, cognates: int, controls: int) -> list[Pair]:
+    """One word of each meaning with words of other languages for it, some cognate with it and some not."""
+    return [
+        Pair(f"{group} {i}.{j}", group, Word(f"a{i}", lang="A"), Word(f"{group}{i}.{j}", lang=f"B{j}"), f"meaning {i}")
+        for i in range(clusters)
+        for group, count in ((COGNATE, cognates), ("control", controls))
+        for j in range(count)
+    ]
+
+
+def uneven_meanings(clusters: int) -> list[Pair]:
+    """The same with 1 to 3 cognates and 1 to 5 controls, in no relation to each other."""
+    sizes = [(1 + i % 3, 1 + 2 * i % 5) for i in range(clusters)]
+    found = []
+    for i, (cognates, controls) in enumerate(sizes):
+        for p in meanings(1, cognates, controls):
+            a, b = (Word(f"{w.form} {i}", lang=w.lang) for w in (p.a, p.b))
+            found.append(Pair(f"{p.id} {i}", p.group, a, b, f"meaning {i}"))
+    return found
+
+
 def chains(clusters: int) -> list[Pair]:
     """Two cognate pairs with a control between them, as the published pairs are, and one chain of four in three."""
     found = []
@@ -109,11 +131,13 @@ def published() -> list[Pair]:
 
 @dataclass(frozen=True)
 class Design:
-    """Pairs, and how much of a similarity's variance its words make (each side half of it)."""
+    """Pairs, and how much of a similarity's variance its words make (each side half of it), and what pairs of one
+    group and cluster have in common (words for one meaning that come from one root)."""
 
     name: str
     pairs: list[Pair]
     shared: float
+    kindred: float = 0.0
 
 
 DESIGNS = (
@@ -129,6 +153,10 @@ DESIGNS = (
     Design("chains 2:1 and 2:2, 15 clusters", chains(15), 0.6),
     Design("clusters of one group, 24", families(24), 0.6),
     Design("all of these, 36 clusters", mixture(9), 0.6),
+    Design("meanings 3:3 of kindred words, 30 clusters", meanings(30, 3, 3), 0.2, 0.5),
+    Design("meanings 1:3 of kindred words, 30 clusters", meanings(30, 1, 3), 0.2, 0.5),
+    Design("meanings 3:3 of kindred words, 12 clusters", meanings(12, 3, 3), 0.2, 0.5),
+    Design("meanings k:l of kindred words, 33 clusters", uneven_meanings(33), 0.2, 0.5),
     Design("published links 10 + 4, units", published(), 0.6),
     Design("one ring of 20 + 20, units", ring(20), 0.6),
     Design("one ring of 60 + 60, units", ring(60), 0.6),
@@ -150,7 +178,8 @@ def similarities(rng: np.random.Generator, design: Design, count: int, noise: st
     for words, share in (
         ([p.a.form for p in design.pairs], design.shared / 2),
         ([p.b.form for p in design.pairs], design.shared / 2),
-        ([p.id for p in design.pairs], 1 - design.shared),
+        ([f"{p.group} of {p.concept or p.id}" for p in design.pairs], design.kindred),
+        ([p.id for p in design.pairs], 1 - design.shared - design.kindred),
     ):
         number: dict[str, int] = {}
         of = [number.setdefault(w, len(number)) for w in words]
@@ -186,8 +215,8 @@ class Counts:
 def part_of(found: Draws, members: slice) -> Draws:
     """The same labellings of fewer members."""
     return replace(
-        found, values=found.values[:, members], observed=found.observed[members], expected=found.expected[members],
-        sd=found.sd[members], slack=found.slack[members],
+        found, values=found.values[:, members], errors=found.errors[:, members], observed=found.observed[members],
+        error=found.error[members], expected=found.expected[members], sd=found.sd[members], slack=found.slack[members],
     )  # fmt: skip
 
 

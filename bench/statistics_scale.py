@@ -5,7 +5,8 @@ RssAnon, without the pages of mapped files, which the system may take back), bef
 and at most. `wide` is the goal for speed: 10 000 pairs × 81 depths with 10 000
 relabellings and resamples, under 10 s and 2 GB on two cores. `100k` and `1m` read their similarities from a memory map
 on disk and relabel 1 000 times: what they take beyond the pairs themselves (their links and places, some hundred bytes
-each) does not grow with them. `linked` is `wide` with every pair in a cluster of three. All numbers include intervals,
+each) does not grow with them. That is of this kernel alone: a run holds its pairs, texts and similarities in memory,
+which do grow with the pairs. `linked` is `wide` with every pair in a cluster of three. All numbers include intervals,
 AUC, leave-one-out and equivalence. The measured ones stand in docs/decisions/0013-linked-pairs.md.
 """
 
@@ -54,7 +55,7 @@ def links(case: Case) -> tuple[IntArray, Links]:
     cluster = number // case.cluster
     cognate = number % 2 == 0 if case.cluster == 1 else number % case.cluster == 0
     unit = np.stack([2 * cluster, 2 * case.pairs + number], axis=1)
-    return cognate, Links(cluster, unit, np.ones(int(cluster[-1]) + 1, dtype=bool))
+    return cognate, Links(cluster, unit)
 
 
 def own_memory() -> int:

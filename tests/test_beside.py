@@ -197,3 +197,21 @@ def test_against_partners_that_are_spelled_less_alike_closeness_is_not_claimed_a
     (recorded,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert recorded.data.tags["verdict"] == "closer, perhaps by form"
     assert recorded.data.metrics["adjusted/ci_low"] < 0 < recorded.data.metrics["adjusted/ci_high"]
+
+
+@pytest.mark.parametrize(
+    ("p", "delta", "told"), [(0.001, 0.2, ""), (0.4, 0.2, "p = 0.400"), (None, 0.2, "no p-value"), (0.001, -0.2, "p =")]
+)
+def test_no_difference_is_doubted_where_partners_do_not_show_that_anything_is_measured(
+    p: float | None, delta: float, told: str
+) -> None:
+    from types import SimpleNamespace
+
+    depth = SimpleNamespace(depth=3, p=p, delta=delta)
+    none = replace(SAID, answer="no difference")
+    evidence = replace(Evidence(), partners={"cosine": SimpleNamespace(depths=(depth,))})
+    said = beside.objections(evidence, replace(AT, delta_ci=None), none)
+    assert any("may know nothing of these words" in s and told in s for s in said) == bool(told)
+    assert not beside.objections(evidence, replace(AT, delta_ci=None), SAID)
+    (alone,) = beside.objections(Evidence(), replace(AT, delta_ci=None), none)
+    assert "no test of partners" in alone

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from bench.calibration import ALPHA, CONFIDENCE, DESIGNS, Counts, Design, _pair, simulate
+from bench.calibration import ALPHA, CONFIDENCE, DESIGNS, SESOI, Counts, Design, _pair, simulate
 from pairprobe.records import COGNATE
+from pairprobe.statistics.group_tests import Statistics
+from pairprobe.statistics.sample import Sample
 
 REPEAT = 600
 TOLERANCE = 1e-4  # of a false alarm of a bound, for each of some hundred
@@ -86,3 +89,18 @@ def test_taking_linked_pairs_for_independent_errs_far_more_often() -> None:
     naive = simulate(design, "normal", 300, permutations=299, resamples=199, seed=13, as_if_independent=True)
     assert naive.hits["p"] > 2 * most(ALPHA, 300)
     assert naive.hits["interval of Δ"] < least(CONFIDENCE, 300)
+
+
+@pytest.mark.parametrize(("n", "m", "spread"), [(100, 20, 3.0), (200, 30, 3.0), (77, 50, 2.0)])
+def test_groups_that_differ_in_size_and_spread_err_no_more_often(n: int, m: int, spread: float) -> None:
+    # with a pooled standard error p errs up to 28 times in a hundred, and equivalence 14 times
+    rng = np.random.default_rng(n)
+    values = rng.normal(size=(REPEAT, n + m)) * np.where(np.arange(n + m) < n, 1.0, spread)
+    bound = SESOI * np.sqrt((n - 1 + (m - 1) * spread**2) / (n + m - 2))
+    statistics = Statistics(resamples=300, permutations=499, exact_below=1)
+    equal = statistics.of_sample(Sample.of(values[:, :n], values[:, n:]))
+    assert (equal.p.two_sided <= ALPHA).sum() <= most(ALPHA, REPEAT)
+    assert (equal.p.greater <= ALPHA).sum() <= most(ALPHA, REPEAT)
+    assert (equal.p.two_sided <= ALPHA).sum() >= least(0.04, REPEAT)
+    apart = statistics.of_sample(Sample.of(values[:, :n] + bound, values[:, n:]))
+    assert (apart.equivalence <= ALPHA).sum() <= most(ALPHA, REPEAT)

@@ -15,7 +15,8 @@ from pairprobe.records import COGNATE, Similarities
 from pairprobe.statistics.effects import hedges_correction
 from pairprobe.statistics.family import benjamini_hochberg, specification_curve
 from pairprobe.statistics.group_tests import Statistics
-from pairprobe.statistics.relabelling import Scheme, draws, p_values
+from pairprobe.statistics.relabelling import draws, p_values
+from pairprobe.statistics.schemes import Scheme
 
 
 @pytest.mark.parametrize("seed", range(5))

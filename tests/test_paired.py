@@ -148,6 +148,16 @@ def test_a_confidence_that_is_none() -> None:
 
 # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────
 
+
+@pytest.mark.parametrize(("words", "given"), [(2, False), (3, False), (4, True)])
+def test_many_controls_of_few_words_have_no_interval_however_many_cognates_there_are(words: int, given: bool) -> None:
+    pairs = linked([*range(60)], [60 + i % words for i in range(60)])
+    first, second = np.random.default_rng(1).normal(size=(2, 120))
+    found = delta_of_deltas(first, second, pairs, "control")
+    assert (found.ci is not None) == given
+    assert ("the control pairs are linked into what is worth" in found.why_no_ci) != given
+
+
 #: Ten cognates that four controls tie together two by two, as in the published pair set: six clusters.
 PUBLISHED = linked([0, 0, 1, 1, 2, 2, 3, 3, 4, 5], [0, 1, 2, 3])
 

@@ -14,8 +14,9 @@ from bench.calibration import chains, couples, families, independent, matched, m
 from pairprobe.outcomes import PAIRS_RELABELLED
 from pairprobe.records import COGNATE, Pair, Word
 from pairprobe.statistics import relabelling
-from pairprobe.statistics.relabelling import Scheme, band, draws, p_values, relabel
+from pairprobe.statistics.relabelling import band, draws, p_values, relabel
 from pairprobe.statistics.sample import Sample
+from pairprobe.statistics.schemes import Scheme
 from pairprobe.statistics.units import Links
 
 
@@ -28,41 +29,47 @@ def normal(pairs: list[Pair], members: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(members, len(pairs)))
 
 
-def by_hand(pairs: list[Pair], values: np.ndarray) -> np.ndarray:
-    """Δ [labellings] of one member: whichever clusters change places, worked from the rule itself.
+def by_hand(pairs: list[Pair], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Δ and its standard error, each [labellings], of one member, whichever clusters change places; from the rule.
 
-    Clusters of one group of one size exchange labels; pairs of a cluster that are linked alike do; in other mixed
-    clusters the means of the two groups change places.
+    Clusters of one group of one size exchange labels; in mixed clusters the means of the two groups change places. The
+    squared error is Welch's among clusters of one group and size (of a group of one, the variance over labellings),
+    and that of a sum of independent numbers among mixed ones.
     """
     links = Links.of(pairs)
     cognate = np.array([p.group == COGNATE for p in pairs])
     n, m = cognate.sum(), (~cognate).sum()
-    blocks: list[list[float]] = []  # each: what its labellings add to Δ
+    blocks: list[list[tuple[float, float, float | None]]] = []  # each: (what its labellings add to Δ, error², flip)
     one_group: dict[int, list[tuple[bool, float]]] = {}
-    fixed = 0.0
     for c in range(links.clusters):
         inside = np.flatnonzero(links.cluster == c)
         x, y = values[inside[cognate[inside]]], values[inside[~cognate[inside]]]
         if not len(x) or not len(y):
             one_group.setdefault(len(inside), []).append((len(x) > 0, float(values[inside].sum())))
-        elif links.alike[c]:
-            chosen = itertools.combinations(range(len(inside)), len(x))
-            total = values[inside].sum()
-            sums = [values[inside][list(k)].sum() for k in chosen]
-            blocks.append([s / n - (total - s) / m for s in sums])
         else:
-            a, b = x.mean(), y.mean()
-            blocks.append([len(x) * a / n - len(y) * b / m, len(x) * b / n - len(y) * a / m])
+            ends = [len(x) * a / n - len(y) * b / m for a, b in ((x.mean(), y.mean()), (y.mean(), x.mean()))]
+            blocks.append([(end, 0.0, end - np.mean(ends)) for end in ends])
     for clusters in one_group.values():
         k = sum(first for first, _ in clusters)
-        sums = [v for _, v in clusters]
-        blocks.append(
-            [
-                sum(s / n if i in chosen else -s / m for i, s in enumerate(sums))
-                for chosen in itertools.combinations(range(len(sums)), k)
-            ]
-        )
-    return np.array([fixed + sum(one) for one in itertools.product(*blocks)])
+        sums = np.array([v for _, v in clusters])
+        found = []
+        for chosen in itertools.combinations(range(len(sums)), k):
+            first = np.isin(np.arange(len(sums)), chosen)
+            added = float(sums[first].sum() / n - sums[~first].sum() / m)
+            spread = 0.0
+            if min(k, len(sums) - k) > 1:
+                spread = k * sums[first].var(ddof=1) / n**2 + (len(sums) - k) * sums[~first].var(ddof=1) / m**2
+            found.append((added, spread, None))
+        if min(k, len(sums) - k) == 1:
+            found = [(added, float(np.var([f[0] for f in found])), None) for added, *_ in found]
+        blocks.append(found)
+    deltas, errors = [], []
+    for labelling in itertools.product(*blocks):
+        flips = np.array([f for *_, f in labelling if f is not None])
+        spread = len(flips) * flips.var(ddof=1) if len(flips) > 1 else (flips**2).sum()
+        deltas.append(sum(d for d, *_ in labelling))
+        errors.append(np.sqrt(sum(v for _, v, _ in labelling) + spread))
+    return np.array(deltas), np.array(errors)
 
 
 DESIGNS = {
@@ -78,7 +85,7 @@ def test_every_labelling_is_that_of_the_rule_worked_by_hand(name: str, seed: int
     values = normal(pairs, seed=seed) + 0.4 * np.array([p.group == COGNATE for p in pairs])
     one = sample(pairs, values)
     found = draws(one, Scheme.of(one), 100, 10**6, 0)
-    expected = by_hand(pairs, values[0])
+    expected, errors = by_hand(pairs, values[0])
     assert found.exact
     assert found.count == len(expected)
     assert np.sort(found.values[:, 0] + found.expected[0]) == pytest.approx(np.sort(expected), abs=1e-12)
@@ -87,9 +94,12 @@ def test_every_labelling_is_that_of_the_rule_worked_by_hand(name: str, seed: int
     delta = one.moments.delta[0]
     assert found.observed[0] == pytest.approx(delta - expected.mean(), abs=1e-12)
     p = p_values(found)
-    away = np.abs(expected - expected.mean()) >= abs(delta - expected.mean()) - 1e-9
-    assert p.two_sided[0] == pytest.approx(away.mean())
-    assert p.greater[0] == pytest.approx((expected >= delta - 1e-9).mean())
+    t = (expected - expected.mean()) / errors
+    assert np.sort(found.values[:, 0] / found.errors[:, 0]) == pytest.approx(np.sort(t), abs=1e-7)
+    here = found.observed[0] / found.error[0]
+    assert p.two_sided[0] == pytest.approx((np.abs(t) >= abs(here) - 1e-9).mean())
+    assert p.greater[0] == pytest.approx((t >= here - 1e-9).mean())
+    assert p.less[0] == pytest.approx((t <= here + 1e-9).mean())
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -145,8 +155,8 @@ def test_dealt_labellings_keep_the_numbers_of_pairs(monkeypatch: pytest.MonkeyPa
 def test_pairs_that_share_nothing_are_relabelled_as_scipy_does(shift: float) -> None:
     x, y = drawn(3, 6, 4, shift=shift)
     theirs = stats.permutation_test(
-        (x[0], y[0]), lambda a, b, axis: np.abs(np.mean(a, axis=axis) - np.mean(b, axis=axis)), vectorized=True,
-        n_resamples=np.inf, alternative="greater",
+        (x[0], y[0]), lambda a, b, axis: np.abs(stats.ttest_ind(a, b, axis=axis, equal_var=False).statistic),
+        vectorized=True, n_resamples=np.inf, alternative="greater",
     )  # fmt: skip
     pairs = independent(6, 4)
     one = sample(pairs, np.concatenate([x, y], axis=1))
@@ -175,7 +185,7 @@ def test_matched_pairs_are_tested_as_scipys_paired_samples_are(seed: int) -> Non
     [
         (matched(5), 32, 2 / 32),
         (couples(6), 64, 2 / 64),
-        (stars(2), 2 * 6, 2 / 12),  # 1:1, and 2:2 linked alike
+        (stars(2), 2 * 2, 2 / 4),  # 1:1 and 2:2
         (chains(2), 4, 2 / 4),
         (families(12), 6**3, 8 / 6**3 / 4),  # two clusters of each group, of each of three sizes
         (ring(8), 2, 1.0),
@@ -208,10 +218,10 @@ def test_max_t_of_linked_pairs_equals_brute_force() -> None:
     pairs = couples(5)
     values = normal(pairs, members=3) + np.array([[0.0], [0.5], [1.0]]) * np.array([p.group == COGNATE for p in pairs])
     one = sample(pairs, values)
-    every = np.array([by_hand(pairs, row) for row in values])  # [members, labellings], in one order for all members
-    centred = (every - every.mean(axis=1, keepdims=True)) / every.std(axis=1, keepdims=True)
-    observed = np.abs(one.moments.delta - every.mean(axis=1)) / every.std(axis=1)
-    largest = np.abs(centred).max(axis=0)
+    every, errors = np.stack([by_hand(pairs, row) for row in values], axis=1)  # each [members, labellings]
+    t = np.abs(every - every.mean(axis=1, keepdims=True)) / errors
+    observed = t[np.arange(3), np.abs(every - one.moments.delta[:, None]).argmin(axis=1)]
+    largest = t.max(axis=0)
     found = p_values(draws(one, Scheme.of(one), 100, 50_000, 0))
     assert found.max_t == pytest.approx([(largest >= t - 1e-9).mean() for t in observed])
 
@@ -245,10 +255,10 @@ def test_outside_the_band_and_only_there_p_max_t_is_at_most_alpha(exact_below: i
     delta = sample.moments.delta
     assert ((delta < low) | (delta > high)).tolist() == (p <= 0.05).tolist()
     # the quantile itself, by sorting: as many labellings may reach Δ as alpha allows
-    largest = np.sort((np.abs(found.values) / found.sd).max(axis=1))[::-1]
+    largest = np.sort((np.abs(found.values) / found.errors).max(axis=1))[::-1]
     allowed = int(0.05 * (found.count + found.extra)) - found.extra
-    assert np.allclose(high - found.expected, largest[allowed] * found.sd)
-    assert np.allclose(found.expected - low, largest[allowed] * found.sd)
+    assert np.allclose(high - found.expected, largest[allowed] * found.error)
+    assert np.allclose(found.expected - low, largest[allowed] * found.error)
 
 
 def test_too_few_labellings_have_no_band() -> None:

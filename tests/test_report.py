@@ -351,13 +351,14 @@ def test_the_kind_of_test_is_told(exact: bool, words: str) -> None:
 def test_linked_pairs_are_told_with_their_scheme_and_clusters() -> None:
     linked = {
         "scheme": "clusters of one size exchanged whole and labels exchanged within clusters", "clusters": 6,
-        "effective_cognate": 4.54, "effective_control": 3.0, "family": 26,
+        "effective_cognate": 4.54, "effective_control": 3.0, "family": 26, "moved_cognate": 8, "moved_control": 4,
     }  # fmt: skip
     shown_text = table(group_test([at(0, auc=0.6, auc_ci=Interval(0.41, 0.77), equivalence_p=0.3)], **linked), depth=0)
     assert max(cell_len(line) for line in shown_text.splitlines()) <= WIDTH
     text = " ".join(shown_text.split())
     assert "labels exchanged within clusters, since words, concepts or cognate sets link the 14 pairs into 6" in text
     assert "p max-T and q allow for all 26 depths × similarities" in text
+    assert "p rests on the 12 of 14 pairs that may change places (8 of 10 cognates, 4 of 4 controls)" in text
     assert "taking linked pairs for 4.54 against 3 independent ones" in text
     assert "the more similar one: 0.60 (AUC, 95 % interval 0.41 to 0.77)" in text
     assert "equivalence, |Δ| under 0 standard deviations: p = 0.300" in text

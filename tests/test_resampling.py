@@ -136,3 +136,14 @@ def test_pairs_of_a_single_unit_have_no_interval() -> None:
 def test_effective_numbers_by_hand() -> None:
     assert effective(np.array([1, 1, 1, 1])) == 4
     assert effective(np.array([3, 1, 0])) == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize(("words", "given"), [(2, False), (3, False), (4, True), (6, True)])
+def test_many_controls_of_few_words_have_no_interval_however_many_cognates_there_are(words: int, given: bool) -> None:
+    pairs = [Pair(f"g{i}", COGNATE, Word(f"a{i}"), Word(f"b{i}")) for i in range(60)]
+    pairs += [Pair(f"k{i}", "control", Word(f"x{i % words}"), Word(f"y{i}")) for i in range(60)]
+    one = sample(pairs, normal(pairs))
+    assert one.worth == pytest.approx((60, words))
+    found = resampled(one, 0.95, 200, 0)
+    assert np.isfinite(found.low[0]) == given
+    assert bool(found.words) == given

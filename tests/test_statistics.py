@@ -14,6 +14,7 @@ from pairprobe.records import PairSet, Similarities
 from pairprobe.statistics.effects import hedges_correction, hedges_interval, pooled_t
 from pairprobe.statistics.group_tests import Statistics
 from pairprobe.statistics.power import detectable_d, power_of_t_test
+from pairprobe.statistics.relabelling import FLOOR as VARIES
 from pairprobe.statistics.relabelling import relabel
 from pairprobe.statistics.resampling import bootstrap_interval
 
@@ -168,18 +169,29 @@ def test_a_large_effect_in_large_groups_is_found_for_certain(d, n, m):
 # ── relabelling ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+FLOOR = Fraction(VARIES).limit_denominator(10**9)
+
+
 def by_brute_force(x: list[int], y: list[int]) -> tuple[Fraction, Fraction]:
-    """(two-sided, cognates greater) over all relabellings, in exact arithmetic."""
+    """(two-sided, cognates greater) of Welch's t over all relabellings, in exact arithmetic."""
     pooled = [*x, *y]
+    mean = Fraction(sum(pooled), len(pooled))
+    total = sum((v - mean) ** 2 for v in pooled)
+    least = (
+        FLOOR * total * Fraction(len(pooled), len(x) * len(y) * (len(pooled) - 1))
+    )  # of Δ's variance over labellings
 
-    def difference(chosen: tuple[int, ...]) -> Fraction:
-        first = sum(pooled[i] for i in chosen)
-        return Fraction(first, len(x)) - Fraction(sum(pooled) - first, len(y))
+    def signed_square(chosen: tuple[int, ...]) -> Fraction:
+        groups = [pooled[i] for i in chosen], [v for i, v in enumerate(pooled) if i not in chosen]
+        means = [Fraction(sum(g), len(g)) for g in groups]
+        spread = sum(sum((v - m) ** 2 for v in g) / (len(g) * (len(g) - 1)) for g, m in zip(groups, means, strict=True))
+        d = means[0] - means[1]
+        return d * abs(d) / max(spread, least)
 
-    observed = difference(tuple(range(len(x))))
-    every = [difference(c) for c in combinations(range(len(pooled)), len(x))]
-    two_sided = sum(abs(d) >= abs(observed) for d in every)
-    return Fraction(two_sided, len(every)), Fraction(sum(d >= observed for d in every), len(every))
+    observed = signed_square(tuple(range(len(x))))
+    every = [signed_square(c) for c in combinations(range(len(pooled)), len(x))]
+    two_sided = sum(abs(t) >= abs(observed) for t in every)
+    return Fraction(two_sided, len(every)), Fraction(sum(t >= observed for t in every), len(every))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +221,7 @@ def test_the_one_sided_p_equals_scipys_permutation_test(seed):
     x, y = drawn(seed, 6, 4, shift=0.5)
     theirs = stats.permutation_test(
         (x[0], y[0]),
-        lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
+        lambda a, b, axis: stats.ttest_ind(a, b, axis=axis, equal_var=False).statistic,
         vectorized=True,
         n_resamples=np.inf,
         alternative="greater",
@@ -221,7 +233,7 @@ def test_the_one_sided_p_equals_scipys_permutation_test(seed):
     ("n", "m", "expected"), [(10, 4, 1 / 1001), (4, 10, 1 / 1001), (5, 5, 2 / 252), (6, 3, 1 / 84)]
 )
 def test_groups_wholly_apart_reach_the_smallest_p_and_no_p_is_smaller(n, m, expected):
-    # equal sizes: the mirror image of a labelling has the same |Δ|
+    # equal sizes: the mirror image of a labelling has the same |t|
     test = group_test(np.arange(n) + 100.0, np.arange(m) * 1.0)
     assert test.smallest_p == pytest.approx(expected, rel=1e-12)
     assert test.at(0).p == test.at(0).p_max_t == test.smallest_p
@@ -300,8 +312,10 @@ def test_max_t_equals_brute_force_over_three_depths(seed):
     largest = []
     for chosen in combinations(range(n + m), n):
         rest = [i for i in range(n + m) if i not in chosen]
-        largest.append(np.abs(stats.ttest_ind(pooled[:, chosen], pooled[:, rest], axis=1).statistic).max())
-    reached = np.abs(stats.ttest_ind(x, y, axis=1).statistic)
+        largest.append(
+            np.abs(stats.ttest_ind(pooled[:, chosen], pooled[:, rest], axis=1, equal_var=False).statistic).max()
+        )
+    reached = np.abs(stats.ttest_ind(x, y, axis=1, equal_var=False).statistic)
     expected = [np.mean(np.array(largest) >= t * (1 - 1e-9)) for t in reached]
     assert [at.p_max_t for at in group_test(x, y).depths] == pytest.approx(expected, abs=1e-12)
 

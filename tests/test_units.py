@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pairprobe.records import Pair, Word
-from pairprobe.statistics.units import Links, alike, clusters, links, units
+from pairprobe.statistics.units import Links, clusters, links, units
 
 
 def pair(number: int, a: str, b: str, concept: str = "", cogset: str = "", **words: str) -> Pair:
@@ -61,7 +61,7 @@ def test_components_are_scipys() -> None:
     assert len({*zip(ours.tolist(), labels.tolist(), strict=True)}) == n
 
 
-# ── units, and clusters whose pairs are linked alike ─────────────────────────────────────────────────────
+# ── units ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def control(number: int, a: str, b: str, concept: str = "") -> Pair:
@@ -84,36 +84,6 @@ def test_one_meaning_is_one_unit_whoever_says_it() -> None:
 def test_a_cognate_set_joins_across_meanings() -> None:
     given = [pair(0, "a", "b", "dog", cogset="1"), pair(1, "c", "d", "hound", cogset="1")]
     assert units(given).tolist() == [[0, 0], [0, 0]]
-
-
-def test_pairs_of_one_word_are_linked_alike() -> None:
-    given = [pair(0, "a", "b"), control(1, "a", "c"), control(2, "a", "d"), pair(3, "e", "f")]
-    assert alike(given).tolist() == [True, True]
-
-
-def test_pairs_of_one_meaning_are_linked_alike() -> None:
-    assert alike([pair(0, "a", "b", "dog"), control(1, "c", "d", "dog"), control(2, "e", "f", "dog")]).tolist() == [
-        True
-    ]
-
-
-def test_couples_and_chains_are_not_linked_alike() -> None:
-    couple = [pair(0, "a", "b"), pair(1, "c", "d"), control(2, "a", "d"), control(3, "c", "b")]
-    assert alike(couple).tolist() == [False]
-    assert alike(couple[:3]).tolist() == [False]
-
-
-def test_a_cognate_set_that_only_the_cognates_share_tells_them_from_controls() -> None:
-    given = [pair(0, "a", "b", "dog", "1"), pair(1, "c", "d", "dog", "1"), control(2, "e", "f", "dog")]
-    assert alike(given).tolist() == [False]
-    # of a set with a single pair here nothing is shared
-    assert alike([given[0], given[2]]).tolist() == [True]
-
-
-def test_a_word_is_another_link_on_the_other_side() -> None:
-    same = Word("a", lang="A")
-    given = [Pair("0", "cognate", same, Word("b")), Pair("1", "control", Word("c"), same)]
-    assert alike(given).tolist() == [False]
 
 
 def test_pairs_that_share_nothing_are_independent() -> None:

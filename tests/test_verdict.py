@@ -68,8 +68,8 @@ def test_the_warning_quotes_sizes_near_the_runs_own(n, m, told):
 @pytest.mark.parametrize(
     ("units", "told"),
     [
-        (10, "10: simulated ones of 95 % of so many hold the truth 95 to 100"),
-        (5, "5: simulated ones of 95 % of so few hold the truth 84 to 94"),
+        (10, "worth 6 and 5 independent pairs: simulated ones of 95 % of so many hold the truth 93 to 100"),
+        (5, "of so few hold the truth 84 to 94"),
     ],
 )
 def test_an_interval_by_units_is_told_with_its_own_coverage(apart, units, told):
@@ -226,14 +226,14 @@ def test_without_a_p_nothing_is_said_of_how_the_test_moved_pairs():
 
 
 def test_words_shared_only_among_controls_are_warned_of():
-    pairs = pair_set(6, 5)
+    pairs = pair_set(6, 7)
     first, second = pairs.pairs[6:8]
     twice = PairSet("set", (*pairs.pairs[:7], replace(second, a=first.a), *pairs.pairs[8:]), "here")
-    found = verdict(FAST.tests([similarities(HIGH, LOW)], twice)["cosine", "control"], twice, -1)
-    # that cluster of two controls has none of cognates to change places with: 6 against 3 others
-    assert f"p = {1 / 84:.3f}" in found.sentences[0]
+    found = verdict(FAST.tests([similarities(HIGH, [*LOW, 0.12, 0.15])], twice)["cosine", "control"], twice, -1)
+    # that cluster of two controls has none of cognates to change places with: 6 against 5 others
+    assert f"p = {1 / 462:.3f}" in found.sentences[0]
     assert found.beware[:1] == (
-        "2 of 11 pairs share a word with another pair: they are not independent; test and interval move linked pairs "
+        "2 of 13 pairs share a word with another pair: they are not independent; test and interval move linked pairs "
         "together.",
     )
 
@@ -261,8 +261,8 @@ def test_whatever_the_numbers_shared_words_make_no_claim_by_a_test_of_independen
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_claim_is_made_only_where_p_and_interval_both_carry_it(seed):
-    x, y = drawn(seed, 7, 4, shift=[-2.0, -0.8, 0.0, 0.8, 2.0][seed % 5])
-    pairs = pair_set(7, 4)
+    x, y = drawn(seed, 6, 6, shift=[-2.0, -0.8, 0.0, 0.8, 2.0][seed % 5])
+    pairs = pair_set(6, 6)
     test = FAST.tests([similarities(x, y)], pairs)["cosine", "control"]
     at = test.at(-1)
     carried = at.p <= 0.05 and (at.delta_ci.low > 0 or at.delta_ci.high < 0)
@@ -303,22 +303,85 @@ def test_a_p_of_linked_pairs_that_moved_together_may_claim(apart):
 @pytest.mark.parametrize(("equivalence_p", "answer"), [(0.01, "no difference"), (0.06, "cannot tell")])
 def test_no_difference_is_said_only_with_evidence(apart, equivalence_p, answer):
     test, pairs = apart
-    around_zero = changed(test, delta=0.0, p=0.9, delta_ci=Interval(-0.01, 0.01), equivalence_p=equivalence_p)
+    around_zero = changed(test, delta=0.0, p=0.9, delta_ci=Interval(-0.005, 0.005), equivalence_p=equivalence_p)
     found = verdict(replace(around_zero, sesoi=0.3), pairs, -1)
     assert found.answer == answer
-    assert ("No difference as large as 0.3 standard deviations" in found.sentences[0]) == (answer == "no difference")
+    # pooled sd of HIGH and LOW: √((0.00375 + 0.00292) / 9) = 0.0272
+    assert ("as large as 0.3 standard deviations, here 0.00817, in" in found.sentences[0]) == (
+        answer == "no difference"
+    )
+    assert any("knows nothing of these words gives no difference either" in s for s in found.sentences) == (
+        answer == "no difference"
+    )
 
 
-def test_linked_pairs_without_a_p_may_still_be_equivalent(apart):
+def test_no_difference_is_not_said_where_the_printed_interval_holds_one_of_interest(apart):
     test, pairs = apart
-    around = changed(test, delta=0.0, p=None, delta_ci=Interval(-0.01, 0.01), equivalence_p=0.01)
+    wide = changed(test, delta=0.0, p=0.9, delta_ci=Interval(-0.005, 0.0082), equivalence_p=0.01)
+    found = verdict(replace(wide, sesoi=0.3), pairs, -1)
+    assert found.answer == "cannot tell"
+    assert "the interval, which reaches beyond ±0.00817, disagree" in found.sentences[0]
+
+
+@pytest.mark.parametrize("why", ["", "so."])
+def test_without_a_p_there_is_no_equivalence(apart, why):
+    test, pairs = apart
+    around = changed(test, delta=0.0, p=None, delta_ci=Interval(-0.005, 0.005), equivalence_p=0.01)
+    assert verdict(replace(around, scheme="", why_no_p=why), pairs, -1).answer == "cannot tell"
+
+
+def test_groups_that_are_worth_too_little_are_neither_equal_nor_apart(apart):
+    test, pairs = apart
+    few = replace(changed(test, p=0.01), effective_control=4.9, scheme="clusters of one size exchanged whole")
+    found = verdict(few, pairs, -1)
+    assert found.answer == "cannot tell"
+    assert "control pairs 4.9 independent pairs, and each group should be worth 5" in found.sentences[0]
+    around = changed(few, delta=0.0, p=0.9, delta_ci=Interval(-0.005, 0.005), equivalence_p=0.01)
     assert verdict(around, pairs, -1).answer == "cannot tell"
-    assert verdict(replace(around, scheme="", why_no_p="so."), pairs, -1).answer == "no difference"
+    assert verdict(replace(around, effective_control=5.0), pairs, -1).answer == "no difference"
+
+
+@pytest.mark.parametrize(("moved", "answer"), [((3, 3), "closer"), ((2, 5), "cannot tell"), ((6, 2), "cannot tell")])
+def test_a_p_of_a_few_of_the_pairs_is_no_claim_for_all(apart, moved, answer):
+    test, pairs = apart
+    found = verdict(replace(test, moved_cognate=moved[0], moved_control=moved[1]), pairs, -1)
+    assert found.answer == answer
+    if answer != "closer":
+        assert "relabelling can move only 2 of" in found.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "spreads", "answer"),
+    [
+        (30, 10, (1.0, 1.4), "closer"), (30, 10, (1.0, 1.6), "cannot tell"), (30, 10, (1.6, 1.0), "cannot tell"),
+        (10, 10, (1.0, 3.0), "closer"), (30, 20, (1.0, 3.0), "closer"), (30, 10, (0.0, 1.0), "cannot tell"),
+    ],
+)  # fmt: skip
+def test_few_pairs_of_unequal_spread_and_number_claim_nothing(apart, n, m, spreads, answer):
+    test, _ = apart
+    at = changed(test, sd_cognate=spreads[0], sd_control=spreads[1], p=0.01)
+    sizes = {"n_cognate": n, "n_control": m, "effective_cognate": float(n), "effective_control": float(m)}
+    some = replace(at, **sizes, moved_cognate=n, moved_control=m)
+    found = verdict(some, pair_set(n, m), -1)
+    assert found.answer == answer
+    assert ("and they differ in size" in found.sentences[0]) == (answer == "cannot tell")
 
 
 def test_a_difference_that_is_found_is_no_equivalence(apart):
     test, pairs = apart
-    assert verdict(changed(test, equivalence_p=0.001), pairs, -1).answer == "closer"
+    found = verdict(changed(test, equivalence_p=0.001), pairs, -1)
+    assert found.answer == "closer"
+    assert not any("of interest" in s for s in found.sentences)  # the interval reaches beyond what is of interest
+
+
+def test_a_difference_that_is_found_and_is_small_is_said_to_be_small(apart):
+    test, pairs = apart
+    small = changed(test, delta=0.004, p=0.001, delta_ci=Interval(0.002, 0.006), equivalence_p=0.001)
+    found = verdict(small, pairs, -1)
+    assert found.answer == "closer"
+    assert found.sentences[1].startswith(
+        "They lie closer together, but by less than was called of interest: one as large"
+    )
 
 
 @pytest.mark.parametrize(
@@ -336,6 +399,7 @@ def test_a_side_fixed_in_advance_is_the_only_one_that_can_be_claimed(side, numbe
     assert (found.answer, found.side) == (answer, side)
     if side == "closer":
         assert "one-sided p = 0.030 by relabelling" in found.sentences[0]
+        assert "the interval is two-sided all the same" in found.sentences[1]
     if side == "farther":
         assert "whether cognates lie farther, and Δ lies on the other side" in found.sentences[0]
 

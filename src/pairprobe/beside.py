@@ -11,6 +11,8 @@ from pairprobe.outcomes import PERHAPS, DepthTest, Interval, Verdict, p_text, si
 from pairprobe.records import PairSet
 from pairprobe.result import Evidence, Result
 
+ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
+
 
 def settled(verdict: Verdict, evidence: Evidence, at: DepthTest) -> Verdict:
     """The verdict beside what was measured beside it.
@@ -59,7 +61,24 @@ def objections(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str
             said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}")
         elif clear and a.ci is not None and 0.0 in a.ci:
             said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing")
+    if verdict.answer == "no difference":
+        said += _nothing_measured(evidence, verdict)
     return tuple(said)
+
+
+def _nothing_measured(evidence: Evidence, verdict: Verdict) -> list[str]:
+    """That 'no difference' may come of a measure that measures nothing, where partners do not show that it does."""
+    test = evidence.partners.get(verdict.similarity)
+    if test is None:
+        return ["no test of partners shows that this model and method know anything of these words"]
+    at = _at(test.depths, verdict.depth)
+    if at.p is not None and at.p <= ALPHA and at.delta > 0:
+        return []
+    p = f"p {p_text(at.p)}" if at.p is not None else "no p-value"
+    return [
+        f"words are not shown to lie closer to their own partner than to others' (Δ = {signed(at.delta)}, {p}): this "
+        "model and method may know nothing of these words, and then there is no difference to be found"
+    ]
 
 
 def of_the_design(pairs: PairSet) -> tuple[str, ...]:

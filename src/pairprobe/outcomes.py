@@ -101,6 +101,7 @@ class GroupTest:
     about. family: how many depths × similarities p_max_t and q allow for. resampled: what was drawn with replacement
     for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is none. effective_cognate, effective_control:
     of how many independent pairs each group is worth at least, which is what power and detectable_d suppose.
+    moved_cognate, moved_control: how many pairs of each group relabelling may move; None where that was not recorded.
     """
 
     similarity: str
@@ -127,6 +128,8 @@ class GroupTest:
     resampled: str = ""
     effective_cognate: float | None = None
     effective_control: float | None = None
+    moved_cognate: int | None = None
+    moved_control: int | None = None
 
     def at(self, depth: int) -> DepthTest:
         """The test at `depth`; negative depths count from the last, as in Python."""

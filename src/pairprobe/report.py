@@ -337,6 +337,12 @@ def _relabelled(test: GroupTest, verdict: str) -> str:
             f"\n{test.scheme}, since words, concepts or cognate sets link the "
             f"{test.n_cognate + test.n_control} pairs into {test.clusters} clusters"
         )
+    x, y, total = test.moved_cognate, test.moved_control, test.n_cognate + test.n_control
+    if x is not None and y is not None and x + y < total:
+        said += (
+            f"\np rests on the {x + y} of {total} pairs that may change places ({x} of {test.n_cognate} cognates, "
+            f"{y} of {test.n_control} controls); Δ and its interval are of all"
+        )
     return said
 
 

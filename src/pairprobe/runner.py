@@ -81,9 +81,8 @@ def run(
             archive.write_page(files, logged, store.original(logged))
             record.upload(files)
         except StoreError as error:
-            raise StoreError(
-                [*error.problems, f"Nothing is lost: the results are in {files}"], error.next_step
-            ) from error
+            kept = f"Nothing is lost: the results are in {files}"
+            raise StoreError([*error.problems, kept], error.next_step) from error
     shutil.rmtree(files, ignore_errors=True)
     show.result(result)
     show.recorded(record, store, store.artifacts_of(logged))

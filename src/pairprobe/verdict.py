@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 
-from pairprobe.outcomes import PAIRS_RELABELLED, GroupTest, Verdict, p_text, signed
+from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Verdict, p_text, signed
 from pairprobe.records import PairSet
 
 FEW = 20  # pairs in a group; below, intervals of skewed similarities hold the truth too rarely (decision 5)
+LEAST = 4  # independent pairs that each group of linked pairs must be worth for an interval (decision 13)
 FEW_UNITS = 8  # below, so are intervals by units (decision 13)
+CLAIMED = 5  # independent pairs that each group must be worth for any claim (decision 5)
+MOVED = 0.5  # share of each group's pairs that relabelling must be able to move for a claim of difference (decision 13)
+#: Groups of fewer than FEW pairs whose sizes and standard deviations differ by more than these ratios: no claim.
+SIZES, SPREADS = 1.2, 1.5
 #: Cognate + control pairs → how often simulated 95 % intervals hold the truth, per cent, where similarities are normal
 #: and where they are skewed (exponential): python -m bench.coverage_of_intervals.
 COVERAGE = {
@@ -20,17 +25,20 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
     """One careful answer at the primary depth, and what to beware of.
 
     side: both | closer | farther, as fixed in advance; where it is one, the one-sided p counts, and only that side can
-    be claimed. The interval stays two-sided, and must lie on that side whole.
+    be claimed. The interval stays two-sided, and must lie on that side whole, so that at usual levels the claim errs
+    nearer alpha / 2 than alpha.
 
     A difference is claimed only where the test and the interval agree on it, and where the test moved linked pairs
-    together if pairs are linked; that there is none, only by equivalence. Else it cannot be told, and why is said.
+    together if pairs are linked; that there is none, only by equivalence, with p above alpha and the whole interval
+    within the smallest difference of interest. Neither is claimed of groups that are worth too little. Else it cannot
+    be told, and why is said.
     """
     at = test.at(depth)
     dependent = pairs.dependent_pairs(test.control)
     total = test.n_cognate + test.n_control
     naive = test.scheme == PAIRS_RELABELLED
     sizes = f"{test.n_cognate} against {test.n_control} pairs"
-    beware = [*_linked(test, pairs), *_few(test)]
+    beware = [*_linked(test, pairs), *(_few(test) if at.delta_ci is not None else [])]
     reach = (
         f"With {sizes}, a true difference must be about {test.detectable_d:.1f} standard deviations to be found "
         f"{_odds(test.power_wanted)} (t test, {_supposed(test)}); smaller ones are found less often."
@@ -53,18 +61,29 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
         return say(
             "cannot tell",
             f"Cannot tell. Cognates and {controls} differ by Δ = {signed(at.delta)} in {test.similarity} at the "
-            "primary depth, but the pairs are so linked that nothing independent is left to make an interval of.",
+            "primary depth, but the pairs are so linked that nothing independent is left to make an interval of"
+            + _groups_worth(test, LEAST),
         )
     interval = f"{100 * test.confidence:g} % interval {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
     measured = f"Δ = {signed(at.delta)} ({interval}) in {test.similarity}"
     found = p is not None and p <= test.alpha
-    small = at.equivalence_p is not None and at.equivalence_p <= test.alpha
-    if small and not found and 0.0 in at.delta_ci and (p is not None or test.why_no_p):
+    bound = test.sesoi * _pooled(test, at)
+    equivalent = at.equivalence_p is not None and at.equivalence_p <= test.alpha
+    inside = -bound < at.delta_ci.low and at.delta_ci.high < bound
+    enough = min(_worth(test)) >= CLAIMED
+    ruled_out = (
+        f"one as large as {test.sesoi:g} standard deviations, here {bound:.3g}, is ruled out (two one-sided tests, p "
+        f"{p_text(at.equivalence_p or 0.0)})"
+    )
+    if equivalent and inside and enough and p is not None and not found and 0.0 in at.delta_ci:
         return say(
             "no difference",
-            f"No difference as large as {test.sesoi:g} standard deviations, in either direction (two one-sided tests, "
-            f"p {p_text(at.equivalence_p or 0.0)}): cognates and {controls} differ by {measured} at the primary depth.",
-            "A smaller difference is not ruled out.",
+            f"No difference as large as {test.sesoi:g} standard deviations, here {bound:.3g}, in either direction (two "
+            f"one-sided tests, p {p_text(at.equivalence_p or 0.0)}): cognates and {controls} differ by {measured} at "
+            f"the primary depth; {said}.",
+            "A smaller difference is not ruled out. A model or a method that knows nothing of these words gives no "
+            "difference either: whether anything of them is measured here, the test of partners says, where there is "
+            "one.",
         )
     if p is None and test.why_no_p:
         return say(
@@ -88,6 +107,10 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
             why = f"Asked beforehand was whether cognates lie {side}, and Δ lies on the other side. "
         elif 0.0 not in at.delta_ci:
             why = f"The interval does not hold 0, but the test ({said}) does not confirm it. "
+        elif equivalent and not enough:
+            why = f"The test of equivalence is not enough{_groups_worth(test, CLAIMED)} "
+        elif equivalent and not inside:
+            why = f"The test of equivalence and the interval, which reaches beyond ±{bound:.3g}, disagree. "
         else:
             why = ""
         return say(
@@ -109,13 +132,66 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
             f"{said} by relabelling; but that p-value supposes independent pairs, and {dependent} of {total} "
             "share a word with another pair.",
         )
+    held_back = _held_back(test, at)
+    if held_back:
+        return say(
+            "cannot tell",
+            f"Cannot tell. Cognates lie {lie} than {controls} by {measured} at the primary depth, and {said} by "
+            f"relabelling; but {held_back}",
+        )
+    negligible = [f"They lie {lie}, but by less than was called of interest: {ruled_out}."]
+    two_sided = (
+        "The side was fixed beforehand; the interval is two-sided all the same, which asks for more than p does."
+    )
     return say(
         "closer" if at.delta > 0 else "farther",
         f"Cognates lie {lie} than {controls} at the primary depth: {measured}, {said} by "
         + ("relabelling." if naive else f"relabelling ({test.scheme})."),
+        *(negligible if equivalent and inside and enough else []),
+        *([two_sided] if side != "both" else []),
         "This is a difference between these groups of pairs in this model. Meaning, spelling and shared tokens can "
         "make it as well as ancestry can.",
     )
+
+
+def _held_back(test: GroupTest, at: DepthTest) -> str:
+    """Why p and an interval that agree are not enough for a claim here, '' where they are."""
+    n, m = _worth(test)
+    if min(n, m) < CLAIMED:
+        return f"the evidence is not enough{_groups_worth(test, CLAIMED)}"
+    moved = [(test.moved_cognate, test.n_cognate, "cognate"), (test.moved_control, test.n_control, test.control)]
+    for count, size, name in moved:
+        if count is not None and count < MOVED * size:
+            return (
+                f"relabelling can move only {count} of {size} {name} pairs: p says nothing of the others. A claim "
+                f"needs {100 * MOVED:g} % of each group."
+            )
+    spreads = sorted((at.sd_cognate, at.sd_control))
+    if min(n, m) < FEW and max(n, m) > SIZES * min(n, m) and spreads[1] > SPREADS * spreads[0]:
+        times = f"{spreads[1] / spreads[0]:.1f} times as far as" if spreads[0] > 0 else "and not"
+        return (
+            f"one group spreads {times} the other, and they differ in size: with fewer than {FEW} pairs in a group "
+            "neither p nor the interval can be trusted then."
+        )
+    return ""
+
+
+def _groups_worth(test: GroupTest, least: int) -> str:
+    n, m = _worth(test)
+    return (
+        f": cognates are worth {_size(n)} and {test.control} pairs {_size(m)} independent pairs, and each group "
+        f"should be worth {least}."
+    )
+
+
+def _size(worth: float) -> str:
+    return f"{worth:.0f}" if worth >= 10 else f"{worth:.2g}"
+
+
+def _pooled(test: GroupTest, at: DepthTest) -> float:
+    """Pooled standard deviation: the unit of the smallest difference of interest."""
+    n, m = test.n_cognate, test.n_control
+    return math.sqrt(((n - 1) * at.sd_cognate**2 + (m - 1) * at.sd_control**2) / (n + m - 2))
 
 
 def _linked(test: GroupTest, pairs: PairSet) -> list[str]:
@@ -154,11 +230,12 @@ def _few(test: GroupTest) -> list[str]:
     if min(n, m) >= FEW:
         return []
     if test.resampled == "units":
-        held = "84 to 94" if test.units < FEW_UNITS else "95 to 100"
+        few_units = test.units < FEW_UNITS
         return [
             f"the pairs are so linked that the interval rests on drawing whole units of linked words, of which there "
-            f"are {test.units}: simulated ones of 95 % of so {'few' if test.units < FEW_UNITS else 'many'} hold the "
-            f"truth {held} times in a hundred."
+            f"are {test.units}, and the groups are worth {_size(n)} and {_size(m)} independent pairs: simulated ones "
+            f"of 95 % of so {'few' if few_units else 'many'} hold the truth {'84' if few_units else '93'} to "
+            f"{'94' if few_units else '100'} times in a hundred."
         ]
     few, many = sorted((n, m))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pairprobe.records import IntArray
 from pairprobe.statistics.effects import hedges_correction
-from pairprobe.statistics.relabelling import Draws
+from pairprobe.statistics.relabelling import DIGITS, Draws
 from pairprobe.statistics.sample import BLOCK, TIE, Array, Sample
 
 
@@ -79,9 +79,11 @@ def specification_curve(sample: Sample, found: Draws, alpha: float) -> Curve:
     threshold = math.floor(alpha * rows * (1 + 1e-12))  # of so many labellings a p ≤ α may be one
     for i in use:
         values = np.append(found.values[:, i], found.observed[i])
-        reach = np.abs(values)
+        errors = np.append(found.errors[:, i], found.error[i])
+        reach = np.abs(values) / errors
         beyond = np.partition(reach[:rows], rows - 1 - threshold)[rows - 1 - threshold]
-        counts += (reach - found.slack[i] > beyond) & (np.sign(values) == np.sign(medians))
+        lost = found.slack[i] / errors + (TIE + DIGITS * (found.sd[i] / errors) ** 2) * reach
+        counts += (reach - lost > beyond) & (np.sign(values) == np.sign(medians))
     return Curve(
         median,
         float((np.abs(medians[:rows]) >= abs(medians[-1]) * (1 - TIE)).mean()),

@@ -18,9 +18,10 @@ from pairprobe.evidence import Multiverse, Specification
 from pairprobe.outcomes import DepthTest, GroupTest, Interval
 from pairprobe.records import COGNATE, PairSet, Similarities
 from pairprobe.statistics import effects, family, power
-from pairprobe.statistics.relabelling import Draws, Relabelled, Scheme, band, draws, p_values
+from pairprobe.statistics.relabelling import Draws, Relabelled, band, draws, p_values
 from pairprobe.statistics.resampling import Resampled, resampled
 from pairprobe.statistics.sample import Array, Sample
+from pairprobe.statistics.schemes import Scheme
 from pairprobe.statistics.units import Links
 
 
@@ -139,7 +140,7 @@ class Statistics:
         depths = tuple(found.depth_test(i, depth) for i, depth in zip(rows, one.depths, strict=True))
         possible = drawn.smallest <= self.alpha
         independent = sample.links.independent
-        n_eff, m_eff = found.effective
+        n_eff, m_eff = sample.worth
         return GroupTest(
             similarity=one.name,
             control=control,
@@ -165,6 +166,8 @@ class Statistics:
             resampled=found.interval.words,
             effective_cognate=n_eff,
             effective_control=m_eff,
+            moved_cognate=int(sample.cognate[found.scheme.moved].sum()),
+            moved_control=int((~sample.cognate)[found.scheme.moved].sum()),
         )
 
 
@@ -224,25 +227,12 @@ class Compared:
 
     @cached_property
     def error(self) -> Array:
-        """Standard error of Δ: the pooled one of independent pairs, else that of the resampled clusters or units."""
-        if self.sample.links.independent:
-            return np.asarray(self.sample.moments.sd * math.sqrt(1 / self.sample.n + 1 / self.sample.m))
-        return self.interval.sd
+        """Standard error of Δ, the interval's: of independent pairs Welch's, else that of what was resampled."""
+        return np.where(self.interval.sd > 0, self.interval.sd, np.nan)
 
-    @cached_property
+    @property
     def df(self) -> Array:
-        independent = self.sample.links.independent
-        return np.full(self.sample.members, self.sample.n + self.sample.m - 2.0) if independent else self.interval.df
-
-    @cached_property
-    def effective(self) -> tuple[float, float]:
-        """Of how many independent pairs each group is worth at least; the groups' sizes where pairs are independent."""
-        links, groups = self.sample.links, (self.sample.cognate, ~self.sample.cognate)
-        if self.interval.words == "units":
-            x, y = (min(float(g.sum()), power.effective_size(links.unit[g].ravel())) for g in groups)
-        else:
-            x, y = (power.effective_size(links.cluster[g]) for g in groups)
-        return x, y
+        return self.interval.df
 
     def delta_ci(self, i: int) -> Interval | None:
         defined = math.isfinite(self.sample.moments.t[i])

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from pairprobe.records import IntArray
-from pairprobe.statistics.sample import effective
-
 
 def power_of_t_test(d: float, n: float, m: float, alpha: float) -> float:
     """Chance that a two-sided two-sample t test at `alpha` finds a standardised difference `d`."""
@@ -27,14 +22,3 @@ def detectable_d(power: float, n: float, m: float, alpha: float) -> float:
     while power_of_t_test(high, n, m, alpha) < power:
         high *= 2
     return float(optimize.brentq(lambda d: power_of_t_test(d, n, m, alpha) - power, 0.0, high, xtol=1e-8))
-
-
-def effective_size(part: IntArray) -> float:
-    """Of how many independent pairs a group's mean is worth at least: n² / Σ n_c², n_c its pairs in part c (Kish 1965).
-
-    That is the number where pairs of one part say all the same; where they differ they are worth more.
-
-    Args:
-        part: int [pairs of the group], the cluster or unit of each.
-    """
-    return effective(np.bincount(part))

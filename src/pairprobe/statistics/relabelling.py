@@ -1,8 +1,7 @@
-"""Permutation tests that keep linked pairs together: which labellings the null hypothesis makes equally likely.
+"""Permutation tests that keep linked pairs together: t of every labelling, and how often it reaches the observed one.
 
-References: Phipson & Smyth (2010) for counting the observed; Winkler, Webster, Vidaurre, Nichols & Smith (2015) for
-exchangeability blocks; Canay, Romano & Shaikh (2017) for exchanging signs of clusters; Westfall & Young (1993) for
-max-T.
+References: Phipson & Smyth (2010) for counting the observed; Janssen (1997) and Chung & Romano (2013) for dividing by
+the standard error of each labelling, so that groups may differ in spread; Westfall & Young (1993) for max-T.
 """
 
 from __future__ import annotations
@@ -15,116 +14,13 @@ from itertools import combinations
 
 import numpy as np
 
-from pairprobe.outcomes import PAIRS_RELABELLED
 from pairprobe.records import BoolArray, IntArray
 from pairprobe.statistics.sample import BLOCK, TIE, Array, Sample
+from pairprobe.statistics.schemes import Flips, Scheme, Shuffle
 
-MOST = 100_000_000  # float64 values that all relabelled statistics may hold together: 0.8 GB
-
-
-# ── which labellings ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, eq=False)
-class Shuffle:
-    """Strata that are each relabelled by themselves: atoms change labels among each other.
-
-    atoms: int [strata, atoms, pairs]: the pairs of each atom, which keep together; `cognates` atoms of each stratum
-    are cognates, and come first.
-    """
-
-    atoms: IntArray
-    cognates: int
-
-    @property
-    def bits(self) -> float:
-        """log₂ of the number of labellings."""
-        m, k = self.atoms.shape[1], self.cognates
-        return len(self.atoms) * (math.lgamma(m + 1) - math.lgamma(k + 1) - math.lgamma(m - k + 1)) / math.log(2)
-
-    @property
-    def labellings(self) -> int:
-        return int(math.comb(self.atoms.shape[1], self.cognates) ** len(self.atoms))
-
-
-@dataclass(frozen=True, eq=False)
-class Scheme:
-    """What changes places.
-
-    whole: clusters of one group, as wholes, with clusters of as many pairs. within: pairs of clusters whose pairs are
-    all linked alike. flips: int [pairs of the other clusters that hold both groups], in order of the cluster, each
-    beginning at `starts`: the means of its cognates and of its controls.
-    """
-
-    whole: tuple[Shuffle, ...]
-    within: tuple[Shuffle, ...]
-    flips: IntArray
-    starts: IntArray
-    independent: bool
-
-    @property
-    def shuffles(self) -> tuple[Shuffle, ...]:
-        return self.whole + self.within
-
-    @cached_property
-    def moved(self) -> int:
-        """Pairs that may change places."""
-        return sum(s.atoms.size for s in self.shuffles) + len(self.flips)
-
-    @cached_property
-    def count(self) -> int:
-        """How many labellings there are; 2⁶² stands for that and all larger numbers."""
-        if sum(s.bits for s in self.shuffles) + len(self.starts) > 62:
-            return 2**62
-        return math.prod(s.labellings for s in self.shuffles) * int(2 ** len(self.starts))
-
-    @property
-    def smallest(self) -> float:
-        """The smallest two-sided p that all labellings can give."""
-        mirrored = self.count > 1 and all(2 * s.cognates == s.atoms.shape[1] for s in self.shuffles)
-        return (2 if mirrored else 1) / self.count  # a mirror image has the same |Δ|
-
-    @property
-    def words(self) -> str:
-        if self.independent:
-            return PAIRS_RELABELLED
-        parts = ["clusters of one size exchanged whole"] if self.whole else []
-        parts += ["labels exchanged within clusters"] if self.within or len(self.starts) else []
-        return " and ".join(parts)
-
-    @classmethod
-    def of(cls, sample: Sample) -> Scheme:
-        """The scheme of these links.
-
-        Clusters of one group change labels with clusters of as many pairs, so that the numbers of pairs stay as they
-        are. In a cluster that holds both groups, labels change among its pairs where all are linked alike; else the
-        mean of its cognates and that of its controls change places, which is exact where the two are exchangeable
-        (matched designs), and right for many clusters whatever they hold.
-        """
-        cluster, cognate = sample.links.cluster, sample.cognate
-        order = np.lexsort((~cognate, cluster))
-        size = np.bincount(cluster)
-        first = np.concatenate([[0], np.cumsum(size)[:-1]])
-        cognates = np.bincount(cluster, weights=cognate).astype(np.int64)
-        mixed = (cognates > 0) & (cognates < size)
-        alike = mixed & sample.links.alike & (size > 2)
-        whole = []
-        for s in np.unique(size[~mixed]).tolist():
-            these = np.flatnonzero(~mixed & (size == s))
-            these = these[np.argsort(cognates[these] == 0, kind="stable")]
-            k = int((cognates[these] > 0).sum())
-            if 0 < k < len(these):
-                whole.append(Shuffle(order[first[these][:, None] + np.arange(s)][None], k))
-        within = []
-        for s, k in sorted({*zip(size[alike].tolist(), cognates[alike].tolist(), strict=True)}):
-            these = np.flatnonzero(alike & (size == s) & (cognates == k))
-            within.append(Shuffle(order[first[these][:, None] + np.arange(s)][:, :, None], k))
-        flipped = np.flatnonzero(mixed & ~alike)
-        sizes = size[flipped]
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if len(flipped) else flipped
-        inside = np.arange(sizes.sum()) - np.repeat(starts, sizes)
-        flips = order[np.repeat(first[flipped], sizes) + inside]
-        return cls(tuple(whole), tuple(within), flips, starts, sample.links.independent)
+MOST = 50_000_000  # relabelled differences, each with its standard error, held together: 0.8 GB
+FLOOR = 1e-8  # of the variance over labellings; groups that vary less within than that are taken to vary so much
+DIGITS = 1e-12  # of that variance, which the difference of two sums of squares may lose to rounding
 
 
 # ── relabelled differences ───────────────────────────────────────────────────────────────────────────────
@@ -132,15 +28,17 @@ class Scheme:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Relabelled differences, less what the scheme gives on average.
+    """Relabelled differences, less what the scheme gives on average, and the standard error of each.
 
-    values: float64 [labellings, members]; observed, expected, sd: float64 [members], the observed Δ less `expected`,
-    the mean of Δ over all labellings, and their standard deviation, both from formulas; slack: differences that are
-    rounding. sd is NaN where nothing varies.
+    values, errors: float64 [labellings, members]; observed, error: float64 [members], the same of the pairs as they
+    are; expected: the mean of Δ over all labellings, which was taken off; sd: the standard deviation of Δ over all
+    labellings, from a formula, NaN where nothing varies; slack: differences that are rounding.
     """
 
     values: Array
+    errors: Array
     observed: Array
+    error: Array
     expected: Array
     sd: Array
     slack: Array
@@ -160,6 +58,23 @@ class Draws:
     def defined(self) -> BoolArray:
         return np.isfinite(self.sd)
 
+    @cached_property
+    def reach(self) -> Array:
+        """float64 [members]: |t| of the pairs as they are, less what may be rounding; NaN where undefined."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lost = TIE + DIGITS * (self.sd / self.error) ** 2
+            found = (np.abs(self.observed) - self.slack) / self.error * (1 - lost)
+        return np.where(self.defined, found, np.nan)
+
+    def t(self, rows: slice) -> Array:
+        """float64 [rows, members]: relabelled differences over their standard errors; 0 where undefined."""
+        values, errors = self.values[rows], self.errors[rows]
+        return np.divide(values, errors, out=np.zeros_like(values), where=self.defined & (errors > 0))
+
+    @property
+    def blocks(self) -> Iterator[slice]:
+        return _rows(self.count, len(self.observed))
+
 
 @dataclass(frozen=True, eq=False)
 class Relabelled:
@@ -175,55 +90,79 @@ class Relabelled:
 
 
 def draws(sample: Sample, scheme: Scheme, permutations: int, exact_below: int, seed: int) -> Draws:
-    """Δ under all labellings of the scheme where these are at most `exact_below`, else under random ones.
+    """Δ and its standard error under all labellings of the scheme where these are at most `exact_below`, else under
+    random ones.
 
-    The same labellings serve all members. Memory does not grow with the pairs: their values are read in blocks, and a
-    stratum that spans blocks has its cognates dealt to them as a multivariate hypergeometric distribution says.
+    The same labellings serve all members. Values are read in blocks, so that beside the links (and the pairs that the
+    caller holds) memory grows with labellings × members, not with the pairs; a
+    shuffle that spans blocks has its cognates dealt to them as a multivariate hypergeometric distribution says.
     """
-    unit = 1 / sample.n + 1 / sample.m  # Δ changes by this times the sum of the relabelled cognates
-    exact = scheme.count <= exact_below and scheme.count * sample.members <= MOST
+    n, m, members = sample.n, sample.m, sample.members
+    unit = 1 / n + 1 / m  # Δ changes by this times the sum of the relabelled cognates
+    exact = scheme.count <= exact_below and scheme.count * members <= MOST
     rng = np.random.default_rng([seed, 2])
-    found = np.zeros((scheme.count if exact else permutations, sample.members))
-    observed, variance = np.zeros(sample.members), np.zeros(sample.members)
-    digits: list[tuple[Array, IntArray]] = []
-    for values, labelled, labels in _blocks(sample, scheme, len(found), exact, rng):
-        observed += values @ labelled
-        variance += labels.variance(values)
-        if exact:
-            digits.append((values, labels.every))
-        else:
-            for rows in _rows(len(found), values.shape[1]):
-                found[rows] += labels.draw(rows).astype(np.float64) @ values.T
-    if exact:
-        _enumerate(found, digits)
-    sd = np.sqrt(variance) * unit
-    observed *= unit
-    found *= unit
+    count = scheme.count if exact else permutations
+    found, squared = np.zeros((2, count + 1, members))  # the last row is the observed labelling
+    variance = np.zeros(members)
+    stride = count
+    for part in scheme.parts:
+        labellings = part.labellings if exact else count
+        sums, squares = np.zeros((2, labellings + 1, members))
+        whole = np.zeros(members)
+        shuffled = isinstance(part, Shuffle)  # signs leave squares as they are
+        for values, labels in _blocks(sample, part, labellings, exact, rng):
+            both = np.concatenate([values, values**2]) if shuffled else values
+            whole += (values**2).sum(axis=1)
+            added = labels.observed @ both.T
+            sums[-1] += added[:members]
+            if shuffled:
+                squares[-1] += added[members:]
+            for rows in _rows(labellings, both.shape[1]):
+                product = (labels.every[rows] if exact else labels.draw(rows)).astype(np.float64) @ both.T
+                sums[rows] += product[:, :members]
+                if shuffled:
+                    squares[rows] += product[:, members:]
+        variance += part.variance(whole)
+        errors = part.errors(sums, squares, whole, n, m)
+        if exact:  # every combination of every part's labellings, the first part's slowest
+            stride //= labellings
+            which = np.append(np.arange(count) // stride % labellings, labellings)
+            sums, errors = sums[which], errors[which]
+        found += sums
+        squared += errors
     moments = sample.moments
+    sd = np.sqrt(variance) * unit
     sd = np.where(np.isfinite(moments.sd) & (sd > moments.scale * 1e-12), sd, np.nan)
+    found *= unit
+    np.maximum(squared, FLOOR * variance, out=squared)
+    error = np.sqrt(squared, out=squared)
+    error *= unit
     smallest = scheme.smallest if exact else max(scheme.smallest, 1 / (permutations + 1))
-    return Draws(found, observed, moments.delta - observed, sd, TIE * moments.reach, exact, smallest)
+    expected = moments.delta - found[-1]
+    return Draws(found[:-1], error[:-1], found[-1], error[-1], expected, sd, TIE * moments.reach, exact, smallest)
 
 
 def p_values(found: Draws) -> Relabelled:
-    """Two-sided: how often |Δ*| ≥ |Δ|, both less what the scheme gives on average; one-sided: Δ* ≥ Δ, or ≤; max-T: how
-    often the largest of the family's |Δ*| over their standard deviations reaches this member's (single step).
+    """Of t = Δ, less what the scheme gives on average, over its standard error, both of the labelling itself.
 
-    Of independent pairs that is the pooled |t|, which then orders labellings as |Δ| over the root of the total sum of
-    squares does.
+    Two-sided: how often |t*| ≥ |t|; one-sided: t* ≥ t, or ≤; max-T: how often the largest of the family's |t*| reaches
+    this member's (single step).
+
+    Exact where the null hypothesis is that labels may be exchanged; where it says only that means are equal, right for
+    many pairs, whatever the groups' spreads and sizes (Chung & Romano 2013).
     """
-    observed, slack, defined = found.observed, found.slack, found.defined
-    sd = np.where(defined, found.sd, 1.0)
-    reach = (np.abs(observed) - slack) / sd
-    hits = np.zeros((4, len(observed)))
-    size = max(1, BLOCK // max(1, len(observed)))
-    for start in range(0, found.count, size):
-        part = found.values[start : start + size]
-        hits[0] += (np.abs(part) >= np.abs(observed) - slack).sum(axis=0)
-        hits[1] += (part >= observed - slack).sum(axis=0)
-        hits[2] += (part <= observed + slack).sum(axis=0)
-        largest = np.sort(np.where(defined, np.abs(part) / sd, -np.inf).max(axis=1))
-        hits[3] += len(largest) - np.searchsorted(largest, reach)
+    defined = found.defined
+    signed = np.sign(found.observed) * found.reach
+    slack = 2 * (np.abs(found.observed) / np.where(defined, found.error, 1.0) - found.reach)
+    hits = np.zeros((4, len(found.observed)))
+    for rows in found.blocks:
+        t = found.t(rows)
+        size = np.abs(t)
+        hits[0] += (size >= found.reach).sum(axis=0)
+        hits[1] += (t >= np.where(signed > 0, signed, signed - slack)).sum(axis=0)
+        hits[2] += (t <= np.where(signed > 0, signed + slack, signed)).sum(axis=0)
+        largest = np.sort(size.max(axis=1))
+        hits[3] += len(largest) - np.searchsorted(largest, found.reach)
     p = np.where(defined, (hits + found.extra) / (found.count + found.extra), np.nan)
     return Relabelled(p[0], p[1], p[2], p[3], found.count, found.exact, found.smallest)
 
@@ -231,23 +170,18 @@ def p_values(found: Draws) -> Relabelled:
 def band(found: Draws, alpha: float) -> tuple[Array, Array]:
     """(low, high), float64 [members]: the Δ between which p_max_t is above `alpha`, NaN where it is undefined.
 
-    The (1 − alpha) quantile of the family's largest |Δ*| over its standard deviation, in each member's own units. With
-    so few labellings that no Δ could pass, the band has no end, and is NaN.
+    The (1 − alpha) quantile of the family's largest |t*|, times each member's own standard error. With so few
+    labellings that no Δ could pass, the band has no end, and is NaN.
     """
     defined = found.defined
     nothing = np.full(len(defined), np.nan)
     allowed = math.floor(alpha * (found.count + found.extra) * (1 + 1e-12)) - found.extra  # labellings that reach Δ
     if allowed < 1 - found.extra or not defined.any():  # of all labellings, one is the observed
         return nothing, nothing
-    sd = np.where(defined, found.sd, 1.0)
-    largest = np.empty(found.count)
-    size = max(1, BLOCK // len(defined))
-    for start in range(0, found.count, size):
-        part = np.abs(found.values[start : start + size]) / sd
-        largest[start : start + size] = np.where(defined, part, -np.inf).max(axis=1)
+    largest = np.concatenate([np.abs(found.t(rows)).max(axis=1) for rows in found.blocks])
     if allowed >= len(largest):
         return nothing, nothing
-    reach = np.partition(largest, -1 - allowed)[-1 - allowed] * sd
+    reach = np.partition(largest, -1 - allowed)[-1 - allowed] * found.error
     return tuple(np.where(defined, found.expected + side * reach, np.nan) for side in (-1, 1))  # type: ignore[return-value]
 
 
@@ -261,97 +195,86 @@ def relabel(x: Array, y: Array, permutations: int, exact_below: int, seed: int) 
 
 
 class _Shuffled:
-    """Labels of one block: `strata` of `atoms` each, of which `cognates` (int, or by labelling) are drawn."""
+    """Labels of one block of a shuffle, of which `cognates` (int, or by labelling) are drawn."""
 
-    def __init__(self, strata: int, atoms: int, cognates: int | IntArray, whole: Shuffle, rng: np.random.Generator):
-        self.strata, self.atoms, self.cognates, self.of, self.rng = strata, atoms, cognates, whole, rng
+    def __init__(self, observed: Array, cognates: int | IntArray, rng: np.random.Generator):
+        self.observed, self.cognates, self.rng = observed, cognates, rng
 
-    def variance(self, values: Array) -> Array:
-        """Of the sum of values whose strata have mean 0."""
-        m, k = self.of.atoms.shape[1], self.of.cognates
-        return np.asarray(k * (m - k) / (m * (m - 1)) * (values**2).sum(axis=1))
-
-    @property
+    @cached_property
     def every(self) -> IntArray:
-        """int [labellings, atoms] of one stratum; all strata of the block are alike."""
-        k = int(self.of.cognates)
-        chosen = np.array(list(combinations(range(self.atoms), k)), dtype=np.int64)
-        labels = np.zeros((len(chosen), self.atoms), dtype=np.int8)
+        """int8 [labellings, atoms]."""
+        chosen = np.array(list(combinations(range(len(self.observed)), int(self.cognates))), dtype=np.int64)
+        labels = np.zeros((len(chosen), len(self.observed)), dtype=np.int8)
         np.put_along_axis(labels, chosen, 1, axis=1)
         return labels
 
     def draw(self, rows: slice) -> IntArray:
-        """int8 [rows, strata · atoms]."""
-        n = rows.stop - rows.start
-        k = self.cognates if isinstance(self.cognates, int) else self.cognates[rows][:, None, None]
-        ordered = np.broadcast_to(np.arange(self.atoms) < k, (n, self.strata, self.atoms)).astype(np.int8)
-        return self.rng.permuted(ordered, axis=2).reshape(n, -1)
+        """int8 [rows, atoms]."""
+        k = self.cognates if isinstance(self.cognates, int) else self.cognates[rows][:, None]
+        atoms = len(self.observed)
+        ordered = np.broadcast_to(np.arange(atoms) < k, (rows.stop - rows.start, atoms)).astype(np.int8)
+        return self.rng.permuted(ordered, axis=1)
 
 
 class _Flipped:
     """Signs of one block of clusters."""
 
     def __init__(self, clusters: int, rng: np.random.Generator):
-        self.clusters, self.rng = clusters, rng
+        self.observed, self.rng = np.ones(clusters), rng
 
-    def variance(self, values: Array) -> Array:
-        return np.asarray((values**2).sum(axis=1))
-
-    @property
+    @cached_property
     def every(self) -> IntArray:
-        return np.array([[1], [-1]], dtype=np.int8)
+        """int8 [labellings, clusters]."""
+        clusters = len(self.observed)
+        bits = np.arange(2**clusters)[:, None] >> np.arange(clusters)[::-1] & 1
+        return (1 - 2 * bits).astype(np.int8)
 
     def draw(self, rows: slice) -> IntArray:
-        return (2 * self.rng.integers(0, 2, (rows.stop - rows.start, self.clusters), dtype=np.int8) - 1).astype(np.int8)
+        shape = (rows.stop - rows.start, len(self.observed))
+        return (2 * self.rng.integers(0, 2, shape, dtype=np.int8) - 1).astype(np.int8)
 
 
 def _blocks(
-    sample: Sample, scheme: Scheme, labellings: int, exact: bool, rng: np.random.Generator
-) -> Iterator[tuple[Array, Array, _Shuffled | _Flipped]]:
-    """(values [members, atoms], the observed labels [atoms], how to draw others) of one block of atoms after another.
+    sample: Sample, part: Shuffle | Flips, labellings: int, exact: bool, rng: np.random.Generator
+) -> Iterator[tuple[Array, _Shuffled | _Flipped]]:
+    """(values [members, atoms], their labels) of one block of atoms after another; all in one where `exact`.
 
-    What a labelling gives is the sum of label times value: values of a stratum have mean 0, so that the average is 0.
+    What a labelling gives is the sum of label times value; those of a shuffle have mean 0, so that the average is 0.
     """
-    for shuffle in scheme.shuffles:
-        strata, atoms, pairs = shuffle.atoms.shape
-        fits = sample.at_once // (atoms * pairs)
-        if fits or exact:  # whole strata in a block
-            for start in range(0, strata, max(1, fits)):
-                part = shuffle.atoms[start : start + max(1, fits)]
-                values = _sums(sample, part)
-                values -= values.mean(axis=2, keepdims=True)
-                labels = np.tile(np.arange(atoms) < shuffle.cognates, len(part)).astype(np.float64)
-                drawn = _Shuffled(len(part), atoms, shuffle.cognates, shuffle, rng)
-                yield values.reshape(sample.members, -1), labels, drawn
-            continue
-        step = max(1, sample.at_once // pairs)
-        for stratum in shuffle.atoms:
-            cuts = [stratum[None, i : i + step] for i in range(0, atoms, step)]
-            mean = sum(_sums(sample, part).sum(axis=2) for part in cuts) / atoms
-            sizes = [part.shape[1] for part in cuts]
-            dealt = rng.multivariate_hypergeometric(sizes, shuffle.cognates, labellings, method="marginals")
-            place = 0
-            for i, part in enumerate(cuts):
-                values = (_sums(sample, part) - mean[:, :, None])[:, 0]
-                labels = (place + np.arange(sizes[i]) < shuffle.cognates).astype(np.float64)
-                yield values, labels, _Shuffled(1, sizes[i], dealt[:, i], shuffle, rng)
-                place += sizes[i]
-    ends = np.append(scheme.starts[1:], len(scheme.flips))
-    start = 0
-    while start < len(scheme.starts):
-        begin = scheme.starts[start]
-        stop = max(start + 1, int(np.searchsorted(ends, begin + sample.at_once, side="right")))
-        pairs = scheme.flips[begin : ends[stop - 1]]
-        inside = np.repeat(np.arange(stop - start), ends[start:stop] - scheme.starts[start:stop])
-        values = _exchanged(sample, pairs, inside, scheme.starts[start:stop] - begin)
-        yield values, np.ones(stop - start), _Flipped(stop - start, rng)
-        start = stop
+    if isinstance(part, Flips):
+        ends = np.append(part.starts[1:], len(part.pairs))
+        start, clusters = 0, len(part.starts)
+        while start < clusters:
+            begin = part.starts[start]
+            stop = max(start + 1, int(np.searchsorted(ends, begin + sample.at_once, side="right")))
+            stop = clusters if exact else stop
+            pairs = part.pairs[begin : ends[stop - 1]]
+            inside = np.repeat(np.arange(stop - start), ends[start:stop] - part.starts[start:stop])
+            values = _exchanged(sample, pairs, inside, part.starts[start:stop] - begin)
+            yield values, _Flipped(stop - start, rng)
+            start = stop
+        return
+    atoms, pairs_each = part.atoms.shape
+    step = atoms if exact else max(1, sample.at_once // pairs_each)
+    cuts = [part.atoms[i : i + step] for i in range(0, atoms, step)]
+    mean = sum(_sums(sample, cut).sum(axis=1) for cut in cuts) / atoms if len(cuts) > 1 else None
+    sizes = [len(cut) for cut in cuts]
+    dealt = None
+    if len(cuts) > 1:
+        dealt = rng.multivariate_hypergeometric(sizes, part.cognates, labellings, method="marginals")
+    place = 0
+    for i, cut in enumerate(cuts):
+        values = _sums(sample, cut)
+        values -= (values.mean(axis=1) if mean is None else mean)[:, None]
+        observed = (place + np.arange(len(cut)) < part.cognates).astype(np.float64)
+        yield values, _Shuffled(observed, part.cognates if dealt is None else dealt[:, i], rng)
+        place += len(cut)
 
 
 def _sums(sample: Sample, atoms: IntArray) -> Array:
-    """float64 [members, strata, atoms]: the sum over each atom's pairs."""
+    """float64 [members, atoms]: the sum over each atom's pairs."""
     found = sample.centred(atoms.ravel()).reshape(sample.members, *atoms.shape)
-    return found[..., 0] if atoms.shape[2] == 1 else found.sum(axis=3)
+    return found[..., 0] if atoms.shape[1] == 1 else found.sum(axis=2)
 
 
 def _exchanged(sample: Sample, pairs: IntArray, inside: IntArray, starts: IntArray) -> Array:
@@ -369,15 +292,3 @@ def _rows(labellings: int, columns: int) -> Iterator[slice]:
     step = max(1, BLOCK // max(1, columns))
     for start in range(0, labellings, step):
         yield slice(start, min(start + step, labellings))
-
-
-def _enumerate(found: Array, digits: list[tuple[Array, IntArray]]) -> None:
-    """Every combination of every stratum's labellings, the first digit slowest; adds up into `found`."""
-    stride = len(found)
-    rows = np.arange(len(found))
-    for values, every in digits:
-        width = every.shape[1]
-        for start in range(0, values.shape[1], width):
-            stride //= len(every)
-            table = every.astype(np.float64) @ values[:, start : start + width].T  # [labellings, members]
-            found += table[rows // stride % len(every)]

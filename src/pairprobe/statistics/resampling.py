@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.records import IntArray
-from pairprobe.statistics.sample import BLOCK, TIE, Array, Sample, effective
+from pairprobe.statistics.sample import BLOCK, LEAST, TIE, Array, Sample, effective
 
 Sizes = npt.NDArray[np.floating[Any]]
 
@@ -80,10 +80,15 @@ def strata(sample: Sample) -> tuple[Stratum, ...]:
 
 
 def resampled(sample: Sample, confidence: float, resamples: int, seed: int) -> Resampled:
-    """The interval of Δ: clusters resampled; units, where these are few and there are more units."""
-    if sample.by_units:
-        return by_unit(sample, sample.effective_units - 1, confidence, resamples, seed)
-    if sample.links.clusters < 2:
+    """The interval of Δ: clusters resampled; units, where these are few and there are more units.
+
+    None where linked pairs of either group are worth fewer than LEAST independent ones: sixty controls of two words say
+    hardly more about how Δ varies than two do.
+    """
+    lacking = not sample.links.independent and min(sample.worth) < LEAST
+    if sample.by_units and not lacking:
+        return by_unit(sample, min(sample.effective_units, *sample.worth) - 1, confidence, resamples, seed)
+    if lacking or sample.links.clusters < 2:
         nothing = np.full(sample.members, np.nan)
         return Resampled(nothing, nothing, nothing, nothing, "")
     return by_cluster(sample, confidence, resamples, seed)

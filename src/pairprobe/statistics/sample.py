@@ -17,6 +17,7 @@ Array = npt.NDArray[np.float64]
 TIE = 1e-9  # relabelled statistics this close (relative) to the observed are equal up to rounding
 BLOCK = 4_000_000  # float64 values a block may hold: 32 MB
 FEWEST = 10  # effective clusters; with fewer, units are resampled where there are more of them
+LEAST = 4  # independent pairs that each group of linked pairs must be worth for an interval
 
 
 def effective(weights: npt.NDArray[Any]) -> float:
@@ -41,7 +42,7 @@ class Sample:
     def of(cls, x: Array, y: Array) -> Sample:
         """Independent pairs: x, y float64 [members, pairs] of the two groups."""
         n, pairs = x.shape[1], x.shape[1] + y.shape[1]
-        alone = Links(np.arange(pairs), np.arange(2 * pairs).reshape(-1, 2), np.ones(pairs, dtype=bool))
+        alone = Links(np.arange(pairs), np.arange(2 * pairs).reshape(-1, 2))
         return cls((np.concatenate([x, y], axis=1),), np.arange(pairs), np.arange(pairs) < n, alone)
 
     @property
@@ -68,6 +69,22 @@ class Sample:
     def effective_units(self) -> float:
         weight = np.where(self.cognate, 1 / self.n**2, 1 / self.m**2)
         return effective(np.bincount(self.links.unit.ravel(), weights=np.repeat(weight, 2)))
+
+    @cached_property
+    def worth(self) -> tuple[float, float]:
+        """Of how many independent pairs each group is worth at least; the groups' sizes where pairs are independent.
+
+        Where units are resampled, a group is worth no more than the units on either side of its pairs: sixty controls
+        of two first words are worth two, however many second words they have.
+        """
+        found = []
+        for group in (self.cognate, ~self.cognate):
+            parts = [self.links.cluster[group]]
+            if self.by_units:
+                unit = self.links.unit[group]
+                parts = [unit[:, 0], unit[:, 1], unit.ravel()]
+            found.append(min(float(group.sum()), *(effective(np.bincount(part)) for part in parts)))
+        return found[0], found[1]
 
     @property
     def at_once(self) -> int:

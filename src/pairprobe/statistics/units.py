@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairprobe.records import COGNATE, BoolArray, IntArray, Pair, Word
+from pairprobe.records import COGNATE, IntArray, Pair, Word
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,17 +15,15 @@ class Links:
     """What ties pairs together.
 
     cluster: int [pairs], see `clusters`. unit: int [pairs, 2], the independent unit of each pair's two words, see
-    `units`. alike: bool [clusters], all pairs of the cluster are linked by the very same words (each on its side),
-    concepts and cognate sets, so that nothing but their own rest tells them apart.
+    `units`.
     """
 
     cluster: IntArray
     unit: IntArray
-    alike: BoolArray
 
     @property
     def clusters(self) -> int:
-        return len(self.alike)
+        return int(self.cluster.max(initial=-1)) + 1
 
     @property
     def units(self) -> int:
@@ -45,7 +43,7 @@ class Links:
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Links:
         """The links among these pairs alone."""
-        return cls(clusters(pairs), units(pairs), alike(pairs))
+        return cls(clusters(pairs), units(pairs))
 
 
 def links(pair: Pair) -> set[Hashable]:
@@ -83,34 +81,6 @@ def units(pairs: Sequence[Pair]) -> IntArray:
             ties.append([("cogset", p.cogset), *(("word", w.lang, w.form) for w in (p.a, p.b))])
     joined = _joined(ties)
     return _numbered([joined["word", w.lang, w.form] for p in pairs for w in (p.a, p.b)]).reshape(-1, 2)
-
-
-def alike(pairs: Sequence[Pair]) -> BoolArray:
-    """bool [clusters]: all pairs of the cluster share one and the same set of links; also of a pair that is alone."""
-    sided = [_sided(p) for p in pairs]
-    count: dict[tuple[str, ...], int] = {}
-    for found in sided:
-        for link in found:
-            count[link] = count.get(link, 0) + 1
-    # a word that stands on both sides is another link on each, and is told apart by the word itself
-    both = {link[1:] for link in count if link[0] == "a"} & {link[1:] for link in count if link[0] == "b"}
-    numbers = clusters(pairs)
-    first: dict[int, frozenset[tuple[str, ...]]] = {}
-    found_alike = np.ones(int(numbers.max(initial=-1)) + 1, dtype=bool)
-    size = np.bincount(numbers, minlength=len(found_alike))
-    for number, found in zip(numbers.tolist(), sided, strict=True):
-        shared = frozenset(x for x in found if count[x] > 1 or x[1:] in both)
-        if size[number] > 1 and first.setdefault(number, shared) != shared:
-            found_alike[number] = False
-    return found_alike
-
-
-def _sided(pair: Pair) -> set[tuple[str, ...]]:
-    """The links of a pair, those of words and meanings with the side they stand on."""
-    found = {(side, "word", w.lang, w.form) for side, w in (("a", pair.a), ("b", pair.b))}
-    meanings = ((side, w.concept or pair.concept) for side, w in (("a", pair.a), ("b", pair.b)))
-    found |= {(side, "concept", meaning, "") for side, meaning in meanings if meaning}
-    return found | ({("both", "cogset", pair.cogset, "")} if pair.cogset else set())
 
 
 def _joined(ties: Iterable[Sequence[Hashable]]) -> dict[Hashable, int]:
