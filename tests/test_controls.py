@@ -205,11 +205,11 @@ def test_the_hash_knows_what_words_mean() -> None:
 
 
 def test_least_distance_leaves_out_what_is_spelled_alike() -> None:
-    from pairprobe.pairs.forms import distance
+    from pairprobe.covariates import edit_distance
 
     pairs = made(least_distance=0.3)
-    assert all(distance(p.a.form, p.b.form) >= 0.3 for p in pairs.pairs if p.group == "cognate")
-    assert min(distance(p.a.form, p.b.form) for p in made().pairs if p.group == "cognate") < 0.3
+    assert all(edit_distance(p.a.form, p.b.form) >= 0.3 for p in pairs.pairs if p.group == "cognate")
+    assert min(edit_distance(p.a.form, p.b.form) for p in made().pairs if p.group == "cognate") < 0.3
 
 
 def test_most_limits_the_cognate_pairs() -> None:

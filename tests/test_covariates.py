@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
 
 from pairprobe import covariates
-from pairprobe.covariates import edit_distance, graphemes, script
+from pairprobe.covariates import edit_distance, edit_distances, graphemes, script
 from pairprobe.records import COGNATE, Pair, PairSet, Text, Texts, TokenisedText, Tokens, Word
 
 
 @pytest.mark.parametrize(
-    ("form", "clusters"),
+    ("form", "parts"),
     [
-        ("*kʷel-", ("k", "ʷ", "e", "l")),  # the asterisk and the hyphen are no sounds
-        ("*wódr̥", ("w", "ó", "d", "r̥")),  # a ring below belongs to its letter
-        ("wo\u0301d", ("w", "ó", "d")),  # decomposed or not is the same spelling
-        ("t\u0361sar", ("t\u0361", "s", "a", "r")),
-        ("Wasser", tuple("wasser")),
-        ("h₂ster", ("h", "₂", "s", "t", "e", "r")),  # never NFKC: a subscript is not a digit
-        ("(ge)hen", tuple("gehen")),
-        ("b'u", ("b", "'", "u")),  # an apostrophe may be a sound
-        ("a˥˩", ("a", "˥", "˩")),  # tone letters
-        ("क्षि", ("क्", "षि")),
-        ("母", ("母",)),
-        ("*-", ("*", "-")),  # nothing else in it
-        ("", ()),
+        ("*kʷel-", ["kʷ", "e", "l"]),  # a labiovelar is one sound; the asterisk and the hyphen are none
+        ("kʷʰaː", ["kʷʰ", "aː"]),
+        ("a:", ["a:"]),
+        ("rˤeŋʔ", ["rˤ", "e", "ŋ", "ʔ"]),  # pharyngealised r; the glottal stop is a letter
+        ("C.ŋˤaʔ", ["c", "ŋˤ", "a", "ʔ"]),  # the dot parts syllables
+        ("*h₂ster-", ["h₂", "s", "t", "e", "r"]),  # never NFKC: a subscript is not a digit
+        ("*wódr̥", ["w", "ó", "d", "r̥"]),
+        ("wo\u0301d", ["w", "ó", "d"]),  # decomposed or not is the same spelling
+        ("t͡sa", ["t͡s", "a"]),  # tied: an affricate
+        ("t͡sʰa", ["t͡sʰ", "a"]),
+        ("ˈtʃu", ["t", "ʃ", "u"]),  # untied: nobody can know; stress is no sound
+        ("ʦa", ["ʦ", "a"]),
+        ("ⁿda", ["ⁿ", "d", "a"]),
+        ("m̥ˤik", ["m̥ˤ", "i", "k"]),
+        ("pʰa⁵¹", ["pʰ", "a", "⁵¹"]),  # a tone is one, and of its own
+        ("pa˥˩ta˥", ["p", "a", "˥˩", "t", "a", "˥"]),
+        ("iâň′âi", ["i", "â", "ň′", "â", "i"]),
+        ("b'u", ["b'", "u"]),
+        ("(ge)hen", ["g", "e", "h", "e", "n"]),
+        ("gru(e)", ["g", "r", "u", "e"]),
+        ("Straße", ["s", "t", "r", "a", "ß", "e"]),
+        ("λόγος", ["λ", "ό", "γ", "ο", "σ"]),
+        ("पनि", ["प", "नि"]),
+        ("क्\u200dष", ["क्", "ष"]),  # a joiner is only about how it looks
+        ("母", ["母"]),
+        ("7amam", ["7", "a", "m", "a", "m"]),  # a digit may be a letter, as in chat Arabic
+        ("*-", ["*", "-"]),  # nothing else in it
+        ("", []),
     ],
 )
-def test_graphemes(form: str, clusters: tuple[str, ...]) -> None:
-    assert graphemes(form) == clusters
+def test_graphemes(form: str, parts: list[str]) -> None:
+    assert list(graphemes(form)) == parts
 
 
 @pytest.mark.parametrize(
     ("a", "b", "distance"),
     [
+        ("hand", "Hand", 0.0),
+        ("hound", "Hund", 1 / 5),
         ("kitten", "sitting", 3 / 7),
         ("water", "Wasser", 2 / 6),  # a letter put in, t for s
         ("*kʷel-", "kʷel", 0.0),
+        ("kʷel", "kel", 1 / 3),  # kʷ is one grapheme, exchanged for k
+        ("rˤeŋʔ", "reŋ", 2 / 4),
+        ("pa⁵⁵", "pa⁵¹", 1 / 3),
+        ("é", "e\u0301", 0.0),
         ("abc", "xyz", 1.0),
-        ("r̥", "r", 1.0),  # one cluster for another, not one mark of two characters
+        ("r̥", "r", 1.0),  # one grapheme for another, not one mark of two characters
         ("", "", 0.0),
         ("", "ab", 1.0),
     ],
@@ -49,6 +71,25 @@ def test_graphemes(form: str, clusters: tuple[str, ...]) -> None:
 def test_edit_distance(a: str, b: str, distance: float) -> None:
     assert edit_distance(a, b) == pytest.approx(distance)
     assert edit_distance(b, a) == edit_distance(a, b)
+    assert edit_distances([a], [b])[0, 0] == edit_distance(a, b)
+
+
+def test_a_grid_of_distances_is_the_plain_recursion() -> None:
+    def levenshtein(x: tuple[str, ...], y: tuple[str, ...]) -> int:
+        row = list(range(len(y) + 1))
+        for i, left in enumerate(x, start=1):
+            above, row = row, [i]
+            for j, right in enumerate(y, start=1):
+                row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (left != right)))
+        return row[-1]
+
+    rng = random.Random(5)
+    words = ["".join(rng.choices(["a", "kʷ", "h₂", "t͡s", "ɨ"], k=rng.randint(1, 7))) for _ in range(15)]
+    found = edit_distances(words[:7], words[7:])
+    for i, a in enumerate(words[:7]):
+        for j, b in enumerate(words[7:]):
+            x, y = graphemes(a), graphemes(b)
+            assert found[i, j] == pytest.approx(levenshtein(x, y) / max(len(x), len(y)))
 
 
 @pytest.mark.parametrize(

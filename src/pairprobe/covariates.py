@@ -1,24 +1,35 @@
 """What pairs differ in that is not ancestry: spelling, tokens, length, script, frequency. Pure: pairs in, numbers out.
 
-Spelling is compared by grapheme clusters (Unicode Standard Annex 29, without its rules for emoji and for ancient Hangul
-syllables): a letter and all marks set on it are one. Forms are folded in case and brought to NFC for this comparison
-alone, never to NFKC, and marks that are no sound (`*`, hyphens, brackets, white space) are passed over.
+Spelling is compared by graphemes, here and wherever controls are matched, so that what they are matched in is what they
+are later adjusted for. A grapheme is a letter with all that belongs to it:
+
+marks       combining ones, composed or not: é, r̥, नि. Forms are brought to NFC for this comparison alone, never to
+            NFKC, which would turn ʷ ʰ ˤ and subscripts into plain letters
+modifiers   secondary articulation, aspiration, length, subscripts, primes and apostrophes: kʷʰ, qˤ, aː, h₂, t', ň′
+ties        t͡s is one. Untied ts and tʃ are two: nothing in such a spelling tells an affricate from a cluster
+tone        the signs of one tone (˥˩ or ⁵¹) are one grapheme of their own, since they belong to a syllable
+
+Case and final sigma do not count; ß and ss differ. No part of a spelling are stress (ˈ ˌ), asterisks, brackets, dots,
+hyphens and other boundaries between morphemes or syllables, blanks and invisible characters: they are passed over.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from pairprobe.records import Covariate, Pair, PairSet, Tokens
 
-#: How sources mark reconstructed forms, roots and boundaries. Dashes and brackets are known by their category.
-MARKS = frozenset("*†√=")
-JOINER = "\u200d"  # binds what follows it to what stands before
+#: How sources mark reconstruction, stress and boundaries. Dashes and brackets are known by their category.
+MARKS = frozenset("*†√=+.·◦_←|ˈˌ")
+#: Signs that follow a letter and belong to it, although Unicode does not call them letters.
+ATTACHED = frozenset("′″'’ʼ:")
+TIES = ("\u0361", "\u035c")
+TONES = frozenset("⁰¹²³⁴⁵⁶⁷⁸⁹˥˦˧˨˩")
 #: Words in a character's Unicode name at which the name of its script ends: LATIN SMALL LETTER A, CJK UNIFIED …
 AFTER_SCRIPT = frozenset(
     [
@@ -45,24 +56,44 @@ WIDTHS = ("FULLWIDTH ", "HALFWIDTH ")
 
 
 def graphemes(form: str) -> tuple[str, ...]:
-    """The grapheme clusters of a form by which spellings are compared: folded in case, NFC, without MARKS.
+    """The graphemes of a form by which spellings are compared; see the module.
 
-    A form that is nothing but marks keeps them all, so that only the empty form has none.
+    A modifier at the very beginning (ⁿd) stands for itself. A form that is nothing but marks keeps them all, so that
+    only the empty form has none.
     """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", form).casefold())
-    kept = [c for c in folded if not _is_mark(c)] or list(folded)
-    clusters: list[str] = []
-    for c in kept:
-        if clusters and (c == JOINER or unicodedata.category(c)[0] == "M" or clusters[-1].endswith(JOINER)):
-            clusters[-1] += c
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", form).lower()).replace("ς", "σ")
+    found: list[str] = []
+    before = ""  # the character before this one: '' at the beginning and after what is passed over
+    for c in folded:
+        if _is_mark(c):
+            before = ""
+            continue
+        tone = c in TONES
+        joins = before in TONES if tone else _belongs(c) or before in TIES
+        if found and joins:
+            found[-1] += c
         else:
-            clusters.append(c)
-    return tuple(clusters)
+            found.append(c)
+        before = c
+    return tuple(found or folded)
+
+
+def edit_distances(a: Sequence[str], b: Sequence[str]) -> npt.NDArray[np.float64]:
+    """float64 [a, b]: Levenshtein's distance (1966) over the length of the longer form, in graphemes: 0 for equal
+    spellings, 1 where nothing can be kept. Two empty forms are equal."""
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cdist
+
+    sign: dict[str, str] = {}  # grapheme → one character, which rapidfuzz compares fastest
+
+    def coded(forms: Sequence[str]) -> list[str]:
+        return ["".join(sign.setdefault(g, chr(0x10000 + len(sign))) for g in graphemes(f)) for f in forms]
+
+    return np.asarray(cdist(coded(a), coded(b), scorer=Levenshtein.normalized_distance, dtype=np.float64))
 
 
 def edit_distance(a: str, b: str) -> float:
-    """Levenshtein's distance (1966) of two forms over the length of the longer one, in grapheme clusters: 0 for equal
-    spellings, 1 where nothing can be kept. Two empty forms are equal."""
+    """The same for two forms."""
     return _distance(graphemes(a), graphemes(b))
 
 
@@ -117,7 +148,13 @@ def _distance(a: tuple[str, ...], b: tuple[str, ...]) -> float:
 
 
 def _is_mark(c: str) -> bool:
-    return c.isspace() or c in MARKS or unicodedata.category(c) in ("Pd", "Ps", "Pe")
+    return c.isspace() or c in MARKS or unicodedata.category(c) in ("Pd", "Ps", "Pe", "Sm", "Cf", "Cc")
+
+
+def _belongs(c: str) -> bool:
+    """Whether a sign is part of the letter before it."""
+    kind = unicodedata.category(c)
+    return kind[0] == "M" or kind in ("Lm", "Sk") or c in ATTACHED or "₀" <= c <= "₉"
 
 
 def _script_of(c: str) -> str:

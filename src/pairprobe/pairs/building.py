@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pairprobe.covariates import edit_distance
 from pairprobe.errors import ConfigError, PairsError, at_least, one_of
 from pairprobe.pairs.controls import BUILT
-from pairprobe.pairs.forms import distance
 from pairprobe.pairs.matching import Couple, Given, Item, Measure, balance
 from pairprobe.records import COGNATE, Pair, PairSet, Word
 
@@ -154,7 +154,7 @@ def _cognates(
         for x, y in pairs:
             if not words.isdisjoint({x.key, y.key}) or not kin.isdisjoint(x.kin | y.kin):
                 continue
-            if recipe.least_distance and distance(x.word.form, y.word.form) < recipe.least_distance:
+            if recipe.least_distance and edit_distance(x.word.form, y.word.form) < recipe.least_distance:
                 continue
             found.append((x, y))
             words |= {x.key, y.key}

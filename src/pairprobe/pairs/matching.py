@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pairprobe.covariates import edit_distances, graphemes
 from pairprobe.errors import PairsError
-from pairprobe.pairs.forms import distances, graphemes
 from pairprobe.records import Balance, BoolArray, FloatArray, IntArray, Word
 
 SWEEPS = 4  # times that every choice is looked at again, the others held
@@ -68,7 +68,7 @@ class Measure:
 
     def grid(self, a: Sequence[Item], b: Sequence[Item]) -> FloatArray:
         """float64 [a, b, covariates] of every combination."""
-        far = distances([x.word.form for x in a], [y.word.form for y in b])
+        far = edit_distances([x.word.form for x in a], [y.word.form for y in b])
         ones = np.ones((len(a), len(b)))
         parts = [self._lengths(a)[:, None] * ones, self._lengths(b)[None, :] * ones, far]
         if self.tokenizer:
