@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from pairprobe.covariates import standardised
 from pairprobe.errors import ConfigError, PairsError
 from pairprobe.pairs.building import Material, Recipe, build
 from pairprobe.pairs.controls import form_matched, same_concept, shuffled, unrelated
-from pairprobe.pairs.matching import Given, Item, Measure, balance, standardised
+from pairprobe.pairs.matching import Given, Item, Measure, balance
 from pairprobe.records import PairSet, Word
 from pairprobe.statistics.units import clusters
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from cldf_files import small, write
 
 from pairprobe import covariates
-from pairprobe.covariates import edit_distance, edit_distances, graphemes, script
-from pairprobe.records import COGNATE, Pair, PairSet, Text, Texts, TokenisedText, Tokens, Word
+from pairprobe.covariates import edit_distance, edit_distances, graphemes, script, standardised
+from pairprobe.pairs.cldf import Cldf
+from pairprobe.pairs.forms import Cleaning
+from pairprobe.records import COGNATE, Balance, Pair, PairSet, Text, Texts, TokenisedText, Tokens, Word
 
 
 @pytest.mark.parametrize(
@@ -166,3 +170,57 @@ def test_frequency_is_part_of_the_pairs_hash_only_where_it_is_given() -> None:
     bare = PairSet("s", (Pair("1", COGNATE, Word("a"), Word("b")),), "here")
     often = PairSet("s", (Pair("1", COGNATE, Word("a", frequency=1.0), Word("b")),), "here")
     assert bare.sha256 != often.sha256
+
+
+# ── balance ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def counted(given: tuple[Balance, ...] = ()) -> tuple[PairSet, Tokens]:
+    """Two cognate and two control pairs with 2, 4 and 1, 1 tokens in their first words; 1 in their second ones."""
+    words = [Word(f) for f in ("ab", "ab", "cd", "ce", "f", "g", "hij", "k")]
+    groups = (COGNATE, COGNATE, "control", "control")
+    pairs = tuple(Pair(str(i), g, words[2 * i], words[2 * i + 1]) for i, g in enumerate(groups))
+    index = np.arange(8)
+    texts = Texts(tuple(Text(w.form, 0, len(w.form), w) for w in words), index[::2], index[1::2], "{word}")
+    ids = ((1, 2), (1,), (3, 4, 5, 6), (7,), (8,), (9,), (8,), (8,))
+    return PairSet("s", pairs, "here", balance=given), Tokens(texts, tuple(tokenised(*i) for i in ids), "T")
+
+
+def test_balance_is_of_the_runs_own_pairs_and_tokens() -> None:
+    found = {b.covariate: b for b in covariates.balance(*counted())}
+    assert list(found) == ["graphemes a", "graphemes b", "edit distance", "tokens a", "tokens b", "shared tokens"]
+    a = found["tokens a"]
+    assert (a.control, a.cognate_mean, a.control_mean, a.before) == ("control", 3.0, 1.0, None)
+    assert a.after == pytest.approx(2.0)  # s² are 2 and 0: (3 − 1) / √((2 + 0) / 2)
+    assert found["tokens b"].after is None  # nobody varies
+    shared = found["shared tokens"]
+    # 1/2, 0 and 0, 1: s² are 1/8 and 1/2
+    assert shared.after == pytest.approx((0.25 - 0.5) / math.sqrt((1 / 8 + 1 / 2) / 2))
+    assert [b.covariate for b in covariates.balance(counted()[0])] == ["graphemes a", "graphemes b", "edit distance"]
+
+
+def test_what_was_before_is_the_sets_own_and_of_tokens_only_where_it_counted_the_same() -> None:
+    same = Balance("control", "tokens a", 3.0, 1.0, -1.5, 2.0)
+    other = Balance("control", "tokens b", 2.0, 1.0, -1.5, 2.0)  # another tokenizer: our words have one token each
+    letters = Balance("control", "graphemes a", 9.0, 9.0, 0.7, 0.0)  # some pairs were left out since
+    found = {b.covariate: b.before for b in covariates.balance(*counted((same, other, letters)))}
+    assert (found["tokens a"], found["tokens b"], found["graphemes a"]) == (-1.5, None, 0.7)
+    assert found["edit distance"] is None
+
+
+def test_what_a_set_is_matched_in_is_exactly_what_its_run_reports_and_adjusts_for(tmp_path: Path) -> None:
+    letters = ("kʷʰ", "qˤ", "h₂", "t͡s", "aː", "C.", "ŋ", "ʔ", "e", "o")
+    tables = small(30)
+    for i, row in enumerate(tables["FormTable"]):
+        row["Form"] = "".join(letters[(7 * i + k * k + i // 9) % 10] for k in range(2 + i % 4)) + row["Form"]
+    keep = Cleaning(boundaries="keep")
+    pairs = Cldf(path=str(write(tmp_path / "w", tables)), side_a=["L1"], side_b=["R1"], fewest=3, reference=0,
+                 clean=keep).read()  # fmt: skip
+    assert any("ˤ" in w.form for p in pairs.pairs for w in (p.a, p.b))
+    assert {(b.control, b.covariate): b.after for b in covariates.balance(pairs)} == {
+        (b.control, b.covariate): b.after for b in pairs.balance
+    }
+    far = covariates.of_pairs(pairs)[0].values
+    for b in (b for b in pairs.balance if b.covariate == "edit distance"):
+        (after,) = standardised(far[pairs.members(COGNATE)][:, None], far[pairs.members(b.control)][:, None])
+        assert after == b.after

@@ -18,11 +18,12 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.records import Covariate, Pair, PairSet, Tokens
+from pairprobe.records import COGNATE, Balance, Covariate, FloatArray, Pair, PairSet, Tokens
 
 #: How sources mark reconstruction, stress and boundaries. Dashes and brackets are known by their category.
 MARKS = frozenset("*†√=+.·◦_←|ˈˌ")
@@ -116,15 +117,86 @@ def of_pairs(pairs: PairSet, tokens: Tokens | None = None) -> tuple[Covariate, .
     both = [(graphemes(p.a.form), graphemes(p.b.form)) for p in pairs.pairs]
     found = [Covariate("edit distance", _array(_distance(a, b) for a, b in both))]
     if tokens is not None:
-        ids = [t.word_ids for t in tokens.of]
-        words = [(ids[i], ids[j]) for i, j in zip(tokens.texts.a, tokens.texts.b, strict=True)]
+        words = _words(tokens)
         found.append(Covariate("tokens", _array(len(a) + len(b) for a, b in words)))
-        shared = (len({*a} & {*b}) / max(1, len({*a} | {*b})) for a, b in words)
-        found.append(Covariate("shared tokens", _array(shared)))
+        found.append(Covariate("shared tokens", _array(_shared(a, b) for a, b in words)))
     found.append(Covariate("length", _array(len(a) + len(b) for a, b in both)))
     same = _array(script(p.a.form) == script(p.b.form) for p in pairs.pairs)
     found.append(Covariate("same script", same, binary=True))
     return (*found, *_frequency(pairs.pairs))
+
+
+def balance(pairs: PairSet, tokens: Tokens | None = None) -> tuple[Balance, ...]:
+    """How alike the cognates and each control group are, in the pairs and the tokens of this run.
+
+    Means and standardised differences are of the pairs given, of which a run may have left some out. `before` is the
+    pair set's own, among all candidates. Of tokens it stands only where the set counted as many as this run does: else
+    it matched in another tokenizer's. shared tokens: distinct tokens both words have over those either has (Jaccard).
+    """
+    both = [(graphemes(p.a.form), graphemes(p.b.form)) for p in pairs.pairs]
+    values: dict[str, npt.NDArray[np.float64]] = {
+        "graphemes a": _array(len(a) for a, _ in both),
+        "graphemes b": _array(len(b) for _, b in both),
+        "edit distance": _array(_distance(a, b) for a, b in both),
+    }
+    if tokens is not None:
+        words = _words(tokens)
+        values |= {
+            "tokens a": _array(len(a) for a, _ in words),
+            "tokens b": _array(len(b) for _, b in words),
+            "shared tokens": _array(_shared(a, b) for a, b in words),
+        }
+    known = {(b.control, b.covariate): b for b in pairs.balance}
+    cognate, found = pairs.members(COGNATE), []
+    for control in pairs.controls:
+        other = pairs.members(control)
+        for name, of in values.items():
+            own = of[cognate], of[other]
+            (after,) = standardised(own[0][:, None], own[1][:, None])
+            made = Balance(control, name, float(own[0].mean()), float(own[1].mean()), None, after)
+            given = known.get((control, name))
+            if given and (not name.startswith("tokens") or _same_means(made, given)):
+                made = replace(made, before=given.before)
+            found.append(made)
+    return tuple(found)
+
+
+def standardised(cognates: FloatArray, controls: FloatArray) -> list[float | None]:
+    """Standardised mean difference of each column, None where neither group varies: (mean of cognates − mean of
+    controls) / √((s²₁ + s²₂) / 2).
+
+    Austin (2009), Balance diagnostics for comparing the distribution of baseline covariates, Statistics in Medicine 28,
+    3083–3107; below 0.1 in absolute value counts as balanced there.
+    """
+    # column by column, so that a covariate's number has the same last digit whatever stands beside it
+    columns = [(np.ascontiguousarray(a), np.ascontiguousarray(b)) for a, b in zip(cognates.T, controls.T, strict=True)]
+    deviation = [float(spread(a[:, None], b[:, None], none=0.0)[0]) for a, b in columns]
+    off = [float(a.mean() - b.mean()) for a, b in columns]
+    return [float(d / s) if s > 1e-12 else None for d, s in zip(off, deviation, strict=True)]
+
+
+def spread(values: FloatArray, others: FloatArray, none: float = 1.0) -> FloatArray:
+    """float64 [covariates]: √((s²₁ + s²₂) / 2); `none` where there is none."""
+    found = np.sqrt((_variance(values) + _variance(others)) / 2)
+    return np.where(found > 1e-12, found, none)
+
+
+def _variance(values: FloatArray) -> FloatArray:
+    return np.asarray(values.var(axis=0, ddof=1)) if len(values) > 1 else np.zeros(values.shape[1])
+
+
+def _same_means(a: Balance, b: Balance) -> bool:
+    return bool(np.allclose([a.cognate_mean, a.control_mean], [b.cognate_mean, b.control_mean], atol=1e-9))
+
+
+def _words(tokens: Tokens) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The ids of both words of every pair."""
+    ids = [t.word_ids for t in tokens.of]
+    return [(ids[i], ids[j]) for i, j in zip(tokens.texts.a, tokens.texts.b, strict=True)]
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> float:
+    return len({*a} & {*b}) / max(1, len({*a} | {*b}))
 
 
 def _frequency(pairs: tuple[Pair, ...]) -> tuple[Covariate, ...]:

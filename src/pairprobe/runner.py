@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pairprobe import archive, beside, preflight, provenance
+from pairprobe import archive, beside, covariates, preflight, provenance
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.further import questions
@@ -97,9 +97,9 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         texts = job.template.write(pairs)
         tokens = tokenise(tokenizer, texts)
         findings = examine(tokens, limit)
-        excluded = findings.excluded(job.tokens)
-        if excluded:
-            pairs = leave_out(pairs, texts, excluded)
+        excluded, alike = findings.excluded(job.tokens), findings.alike(job.tokens)
+        if excluded or alike:
+            pairs = leave_out(pairs, texts, excluded, alike)
             lacking = sizes_problems(pairs)
             if lacking:
                 raise StatisticsError(
@@ -122,6 +122,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     else:
         similarities = [job.method.similarities(pairs)]
 
+    pairs = replace(pairs, balance=covariates.balance(pairs, tokens))
     tests = job.statistics.tests(similarities, pairs)
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]

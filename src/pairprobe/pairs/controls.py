@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pairprobe.pairs.matching import Chosen, Couple, Given, Item, apart, elsewhere, spread
+from pairprobe.covariates import spread
+from pairprobe.pairs.matching import Chosen, Couple, Given, Item, apart, elsewhere
 
 OTHER_LANGUAGES = 4.0  # cost of a pair whose two languages are not those of the cognate pair: two standard deviations
 

@@ -1,9 +1,4 @@
-"""What two words are like apart from their history: length, edit distance, tokens; and choosing pairs alike in it.
-
-Standardised mean difference: (mean of cognates − mean of controls) / √((s²₁ + s²₂) / 2), as in Austin (2009), Balance
-diagnostics for comparing the distribution of baseline covariates, Statistics in Medicine 28, 3083–3107. Below 0.1 in
-absolute value counts as balanced there.
-"""
+"""What two words are like apart from their history: length, edit distance, tokens; and choosing pairs alike in it."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pairprobe.covariates import edit_distances, graphemes
+from pairprobe.covariates import edit_distances, graphemes, spread, standardised
 from pairprobe.errors import PairsError
 from pairprobe.records import Balance, BoolArray, FloatArray, IntArray, Word
 
@@ -113,12 +108,6 @@ def _tokenizer_file(place: str) -> Path:
     return file
 
 
-def spread(values: FloatArray, others: FloatArray) -> FloatArray:
-    """float64 [covariates]: √((s²₁ + s²₂) / 2); 1 where there is none."""
-    found = np.sqrt((_variance(values) + _variance(others)) / 2)
-    return np.where(found > 1e-12, found, 1.0)
-
-
 def balance(
     control: str, names: Sequence[str], cognates: FloatArray, chosen: Chosen, made: FloatArray
 ) -> list[Balance]:
@@ -129,17 +118,6 @@ def balance(
         Balance(control, name, float(cognates[:, i].mean()), float(made[:, i].mean()), before[i], after[i])
         for i, name in enumerate(names)
     ]
-
-
-def standardised(cognates: FloatArray, controls: FloatArray) -> list[float | None]:
-    """Standardised mean difference by covariate, None where neither group varies."""
-    deviation = np.sqrt((_variance(cognates) + _variance(controls)) / 2)
-    off = cognates.mean(axis=0) - controls.mean(axis=0)
-    return [float(d / s) if s > 1e-12 else None for d, s in zip(off, deviation, strict=True)]
-
-
-def _variance(values: FloatArray) -> FloatArray:
-    return np.asarray(values.var(axis=0, ddof=1)) if len(values) > 1 else np.zeros(values.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
