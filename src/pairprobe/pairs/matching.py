@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,9 @@ class Item:
     kin: frozenset[Hashable]
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.word.lang, self.word.form
+    def key(self) -> str:
+        """What one word is: its spelling without case. In two languages it is still one text to a model."""
+        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.word.form).casefold())
 
     def related(self, other: Item) -> bool:
         return not self.kin.isdisjoint(other.kin)
@@ -51,10 +53,11 @@ class Chosen:
 @dataclass(frozen=True)
 class Measure:
     """Covariates of pairs of words. tokenizer: a folder with tokenizer.json, such a file, or one inside an installed
-    package; None: graphemes stand for tokens."""
+    package; None: graphemes stand for tokens. least_distance: pairs spelled more alike are none."""
 
     tokenizer: str | None = None
-    _count: dict[str, int] = field(default_factory=dict, compare=False)
+    least_distance: float = 0.0
+    _ids: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,21 +78,43 @@ class Measure:
         rows = [self.grid([x], [y])[0, 0] for x, y in pairs]
         return np.array(rows).reshape(len(pairs), len(self.names))
 
+    def usable(self, a: Sequence[Item], b: Sequence[Item]) -> BoolArray:
+        """bool [a, b]: spelled far enough apart, and not the same tokens (English do, Swedish dö): one text to that
+        model."""
+        far = edit_distances([x.word.form for x in a], [y.word.form for y in b])
+        differ = np.asarray(far >= self.least_distance)
+        if self.tokenizer:
+            number: dict[tuple[int, ...], int] = {}
+            first, second = (
+                np.array([number.setdefault(ids, len(number)) for ids in self._tokenised(side)], dtype=np.int64)
+                for side in (a, b)
+            )
+            differ = differ & (first[:, None] != second[None, :])
+        return differ
+
     def _lengths(self, items: Sequence[Item]) -> FloatArray:
         return np.array([len(graphemes(x.word.form)) for x in items], dtype=np.float64)
 
     def _tokens(self, items: Sequence[Item]) -> FloatArray:
-        new = [f for f in dict.fromkeys(x.word.form for x in items) if f not in self._count]
+        return np.array([len(ids) for ids in self._tokenised(items)], dtype=np.float64)
+
+    def _tokenised(self, items: Sequence[Item]) -> list[tuple[int, ...]]:
+        """The ids of each word alone."""
+        new = [f for f in dict.fromkeys(x.word.form for x in items) if f not in self._ids]
         if new:
             from tokenizers import Tokenizer
 
             try:
                 tokenizer = Tokenizer.from_file(str(_tokenizer_file(str(self.tokenizer))))
+            except PairsError:
+                raise
             except Exception as error:  # the library raises bare Exceptions
                 raise PairsError(f"pairs.tokenizer={self.tokenizer}: no readable tokenizer.json ({error}).") from None
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
             for form, found in zip(new, tokenizer.encode_batch(new, add_special_tokens=False), strict=True):
-                self._count[form] = len(found.ids)
-        return np.array([self._count[x.word.form] for x in items], dtype=np.float64)
+                self._ids[form] = tuple(found.ids)
+        return [self._ids[x.word.form] for x in items]
 
 
 def _tokenizer_file(place: str) -> Path:
@@ -212,7 +237,7 @@ def apart(given: Given, alike: bool) -> Chosen:
     return Chosen(tuple(made), tuple(beside), candidates)
 
 
-def elsewhere(items: Sequence[Item], meant: dict[tuple[str, str], str]) -> list[Item]:
+def elsewhere(items: Sequence[Item], meant: dict[str, str]) -> list[Item]:
     """Without words that a cognate pair has in another meaning: such a control would tie it to a further pair."""
     return [x for x in items if meant.get(x.key, x.word.concept) == x.word.concept]
 
@@ -223,13 +248,13 @@ def _grid(
     b: Sequence[Item],
     measure: Measure,
     number: dict[str, int],
-    word: dict[tuple[str, str], int],
+    word: dict[str, int],
 ) -> Grid:
     first = tuple(x for x in a if x.word.lang == languages[0])
     second = tuple(y for y in b if y.word.lang == languages[1])
     concept_a = np.array([number[x.word.concept] for x in first], dtype=np.int64)
     concept_b = np.array([number[y.word.concept] for y in second], dtype=np.int64)
     related = np.array([[x.related(y) for y in second] for x in first], dtype=bool).reshape(len(first), len(second))
-    allowed = (concept_a[:, None] != concept_b[None, :]) & ~related
+    allowed = (concept_a[:, None] != concept_b[None, :]) & ~related & measure.usable(first, second)
     words = (np.array([word[x.key] for x in side], dtype=np.int64) for side in (first, second))
     return Grid(first, second, measure.grid(first, second), allowed, concept_a, concept_b, *words)
