@@ -397,7 +397,7 @@ def test_what_two_datasets_cannot_do(tmp_path, settings, told) -> None:
 def test_the_published_pairs_have_a_reference_of_their_own() -> None:
     pairs = PieOc().read()
     assert {lang: sum(w.lang == lang for w in pairs.reference) for lang in ("Proto-Indo-European", "Old Chinese")} == {
-        "Proto-Indo-European": 40, "Old Chinese": 40,
+        "Proto-Indo-European": 40, "Old Chinese": 34,
     }  # fmt: skip
     assert all(w.gloss and w.concept for w in pairs.reference)
     assert {w.form for w in pairs.reference} & {w.form for p in pairs.pairs for w in (p.a, p.b)} == set()
