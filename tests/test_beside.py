@@ -16,7 +16,7 @@ from pairprobe import beside, tracking
 from pairprobe.commands.main import run
 from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline
 from pairprobe.outcomes import DepthTest, Interval, Verdict
-from pairprobe.records import PairSet
+from pairprobe.records import Balance, PairSet
 from pairprobe.result import Evidence
 
 AT = DepthTest(3, 0.6, 0.5, 0.1, 0.1, 0.1, Interval(0.05, 0.15), 1.0, None, 3.0, 0.001, 0.001, 0.01)
@@ -215,3 +215,28 @@ def test_no_difference_is_doubted_where_partners_do_not_show_that_anything_is_me
     assert not beside.objections(evidence, replace(AT, delta_ci=None), SAID)
     (alone,) = beside.objections(Evidence(), replace(AT, delta_ci=None), none)
     assert "no test of partners" in alone
+
+
+def test_the_balance_line_names_every_control_the_primary_one_first(reported) -> None:
+    rows = [
+        Balance("shuffled", "edit distance", 0.5, 0.9, None, -1.911),
+        *(Balance("form_matched", f"tokens {side}", 2.0, 2.0, None, v) for side, v in (("a", 0.076), ("b", None))),
+    ]
+    found = [*beside.balanced(reported(rows))]
+    assert found[:2] == [
+        ("balance", "form_matched: tokens +0.08/all alike"),
+        ("", "shuffled: edit distance −1.91"),
+    ]
+    assert "in standard deviations" in found[2][1]
+    assert [*beside.balanced(reported([]))] == []
+
+
+@pytest.fixture
+def reported():
+    class Held:
+        verdict = replace(SAID, control="form_matched")
+
+        def __init__(self, rows):
+            self.pairs = PairSet("s", (), "here", balance=tuple(rows))
+
+    return Held

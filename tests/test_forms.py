@@ -1,9 +1,8 @@
-"""Forms: what cleaning leaves of a dataset's cell, graphemes, and edit distances worked by hand."""
+"""Forms: what cleaning leaves of a dataset's cell."""
 
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from pairprobe.errors import ConfigError
 from pairprobe.pairs import wordlist
-from pairprobe.pairs.forms import Cleaning, distance, distances, graphemes, told
+from pairprobe.pairs.forms import Cleaning, told
 
 DATA = Path(os.environ.get("PAIRPROBE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -113,59 +112,6 @@ def test_an_unknown_choice_is_refused() -> None:
         ConfigError, match=r"pairs\.clean\.tones is 'dropp'; allowed: keep, drop. Did you mean 'drop'\?"
     ):
         Cleaning(tones="dropp")
-
-
-@pytest.mark.parametrize(
-    ("form", "parts"),
-    [
-        ("kʷʰaː", ["kʷʰ", "aː"]),
-        ("*h₂ster-", ["h₂", "s", "t", "e", "r"]),
-        ("t͡sa", ["t͡s", "a"]),
-        ("ˈtʃu", ["t", "ʃ", "u"]),
-        ("m̥ˤik", ["m̥ˤ", "i", "k"]),
-        ("Hand", ["h", "a", "n", "d"]),
-        ("iâň′âi", ["i", "â", "ň′", "â", "i"]),
-        ("e\u0301", ["é"]),
-        ("पनि", ["प", "नि"]),
-        ("", []),
-    ],
-)
-def test_graphemes(form: str, parts: list[str]) -> None:
-    assert list(graphemes(form)) == parts
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ("hand", "Hand", 0.0),
-        ("hound", "Hund", 1 / 5),
-        ("kitten", "sitting", 3 / 7),
-        ("kʷel", "kel", 1 / 3),  # kʷ is one grapheme, exchanged for k
-        ("*mer", "mer", 0.0),
-        ("abc", "xyz", 1.0),
-        ("é", "e\u0301", 0.0),
-    ],
-)
-def test_edit_distance_worked_by_hand(a: str, b: str, expected: float) -> None:
-    assert distance(a, b) == pytest.approx(expected)
-
-
-def test_a_grid_of_distances_is_the_plain_recursion() -> None:
-    def levenshtein(x: tuple[str, ...], y: tuple[str, ...]) -> int:
-        row = list(range(len(y) + 1))
-        for i, left in enumerate(x, start=1):
-            above, row = row, [i]
-            for j, right in enumerate(y, start=1):
-                row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (left != right)))
-        return row[-1]
-
-    rng = random.Random(5)
-    words = ["".join(rng.choices(["a", "kʷ", "h₂", "t͡s", "ɨ"], k=rng.randint(1, 7))) for _ in range(15)]
-    found = distances(words[:7], words[7:])
-    for i, a in enumerate(words[:7]):
-        for j, b in enumerate(words[7:]):
-            x, y = graphemes(a), graphemes(b)
-            assert found[i, j] == pytest.approx(levenshtein(x, y) / max(len(x), len(y)))
 
 
 @pytest.mark.skipif(not (DATA / "cldf").is_dir(), reason="optional data: $PAIRPROBE_DATA or ../shared/data")

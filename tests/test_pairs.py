@@ -5,16 +5,21 @@ import hashlib
 import json
 import os
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from pairprobe.errors import PairsError
 from pairprobe.pairs.pie_oc import PieOc
+from pairprobe.pairs.reference import read_reference
 from pairprobe.pairs.table import SHOWN, Table
-from pairprobe.records import COGNATE, Pair, PairSet, Word
+from pairprobe.records import COGNATE, Pair, PairSet, Similarities, Word
+from pairprobe.statistics.group_tests import Statistics
+from pairprobe.statistics.scores import score_checks
 
 HEADER = ("pair_id", "group", "word_a", "gloss_a", "lang_a", "word_b", "gloss_b", "lang_b", "concept", "score")
 ROWS = (
@@ -538,3 +543,81 @@ def test_frequencies_are_read_and_wrong_ones_told(tmp_path: Path) -> None:
         "line 6: freq_b 'nan' is not a finite number.",
         "line 7: a frequency of -2 cannot be; allowed: 0 or more.",
     )
+
+
+# ── a reference vocabulary's faults, and scores beside groups ────────────────────────────────────────────
+
+BESIDE = (Pair("p", "cognate", Word("hand", concept="hand"), Word("Hand", concept="hand"), concept="hand"),)
+
+
+def reference_fails(folder: Path, text: str, name: str = "words.csv") -> PairsError:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(PairsError) as error:
+        read_reference(str(file), BESIDE)
+    return error.value
+
+
+def test_a_reference_is_read_in_the_order_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "words.tsv"
+    file.write_text("word\tlang\tconcept\ntree\tEnglish\ttree\nBaum\tGerman\ttree\n", encoding="utf-8")
+    assert [(w.form, w.lang, w.concept) for w in read_reference(str(file), BESIDE)] == [
+        ("tree", "English", "tree"), ("Baum", "German", "tree"),
+    ]  # fmt: skip
+
+
+def test_every_word_that_a_reference_shares_with_the_pairs_is_named(tmp_path: Path) -> None:
+    error = reference_fails(tmp_path, "word,lang,concept\nhand,English,\nmain,French,hand\ntree,English,tree\n")
+    assert error.problems == (
+        "words.csv: 1 problem in this reference vocabulary.",
+        "2 of its words are also in the pairs: 'hand', 'main' (concept hand).",
+    )
+    assert "shares nothing with the pairs" in error.next_step
+
+
+def test_of_many_shared_words_ten_are_named(tmp_path: Path) -> None:
+    rows = "".join(f"w{i},hand\n" for i in range(12))
+    assert (
+        "12 of its words are also in the pairs: 'w0' (concept hand)"
+        in reference_fails(tmp_path, f"word,concept\n{rows}").problems[-1]
+    )
+    assert reference_fails(tmp_path, f"word,concept\n{rows}").problems[-1].endswith("'w9' (concept hand) and 2 more.")
+
+
+def test_every_faulty_line_of_a_reference_is_named(tmp_path: Path) -> None:
+    told = reference_fails(tmp_path, "word,lang\ntree,English\n ,English\ntree,English\ntree,Dutch\n").problems
+    assert told == (
+        "words.csv: 2 problems in this reference vocabulary.",
+        "line 3: word is empty.",
+        "line 4: 'tree' occurs already.",  # in Dutch it is another word
+    )
+
+
+def test_a_reference_without_words_or_without_their_column(tmp_path: Path) -> None:
+    assert "there are no words in it" in str(reference_fails(tmp_path, "word,lang\n"))
+    assert "word" in str(reference_fails(tmp_path, "wrd,lang\ntree,English\n"))
+    with pytest.raises(PairsError, match=r"pairs\.reference=.*is not there"):
+        read_reference(str(tmp_path / "none.csv"), BESIDE)
+
+
+def test_the_published_reference_holds_what_was_checked_and_nothing_of_the_pairs() -> None:
+    pairs = PieOc().read()
+    assert Counter(w.lang for w in pairs.reference) == {"Proto-Indo-European": 40, "Old Chinese": 34}
+    # forms that no source was found for
+    assert not {"兄", "齒", "米", "舊", "荷", "坐"} & {w.gloss for w in pairs.reference}
+
+
+def test_scores_and_groups_of_one_table_are_both_used(tmp_path: Path) -> None:
+    # scores are of pairs of every group; groups make the difference. One pair has no score
+    file = tmp_path / "scored.csv"
+    rows = [f"a{i},b{i},{'cognate' if i < 6 else 'control'},{'' if i == 11 else 12 - i}" for i in range(12)]
+    file.write_text("\n".join(["word_a,word_b,group,score", *rows]) + "\n", encoding="utf-8")
+    pairs = Table(path=str(file)).read()
+    assert pairs.sizes == {"cognate": 6, "control": 6}
+    assert [p.score for p in pairs.pairs] == [*range(12, 1, -1), None]
+    measured = Similarities("cosine", np.array([[1.2 - 0.1 * i for i in range(12)]]), (0,))
+    statistics = Statistics(resamples=200, permutations=200)
+    (test,) = statistics.tests([measured], pairs).values()
+    assert test.at(0).delta == pytest.approx(0.6)  # means 0.95 and 0.35
+    (check,) = score_checks(statistics, [measured], pairs)
+    assert (check.n, check.rho) == (11, pytest.approx(1.0))

@@ -117,7 +117,19 @@ def test_doubtful_and_unjudged_words_stay_out(tmp_path, tables) -> None:
     assert "meaning 0" in {p.concept for p in pairs_of(folder, doubtful=True).pairs}
 
 
-@pytest.mark.parametrize("link", ["superset", "proposed", "root", "loan", "cognacy"])
+def test_a_set_that_goes_back_to_a_language_of_another_clade_is_borrowed_there(tmp_path, tables) -> None:
+    # as English round, whose set has an Old French root, although no table calls it a loan
+    for row in tables["LanguageTable"]:
+        row["Family"] = "All"
+    tables["CognatesetTable"] = [
+        {"ID": s, "Root_Language": {"0": "[Leftish]", "1": "Proto-All"}.get(s, "")}
+        for s in dict.fromkeys(r["Cognateset_ID"] for r in tables["CognateTable"])
+    ]
+    words = read(str(write(tmp_path / "w", tables)))
+    assert [f.id for f in words.forms if f.loan] == ["R1-0"]  # L1-0 is of Leftish's own clade
+
+
+@pytest.mark.parametrize("link", ["superset", "proposed", "root", "loan", "loan's word", "cognacy"])
 def test_same_concept_controls_shun_every_link_between_sets(tmp_path, tables, link) -> None:
     # L1 and R1 have sets of their own in meanings 2, 5, 8, …; in meaning 2 these are tied to each other
     sets = {s: {"ID": s, "supersetid": "", "proposedAsCognateTo_pk": "", "Root_Form": "", "Root_Language": ""}
@@ -134,6 +146,13 @@ def test_same_concept_controls_shun_every_link_between_sets(tmp_path, tables, li
         two.update(Root_Form="?*(s)k̑er-, *kor-", Root_Language="Proto")
     elif link == "loan":
         tables["loans"] = [{"Cognateset_ID": "2L1", "SourceCognateset_ID": "2R1"}]
+    elif link == "loan's word":
+        # round and tondo: the loan of another set goes back to 2L1's root as its word, and to 2R1 as its set
+        one.update(Root_Form="ront, reond", Root_Language="Old Righton")
+        tables["loans"] = [
+            {"Cognateset_ID": "3", "SourceCognateset_ID": "2R1", "Source_languoid": "Old Righton?",
+             "Source_form": "reond"}
+        ]  # fmt: skip
     else:
         for row in tables["FormTable"]:
             row["Cognacy"] = "99" if row["ID"] in ("L1-2", "R1-2") else ""
@@ -378,7 +397,7 @@ def test_what_two_datasets_cannot_do(tmp_path, settings, told) -> None:
 def test_the_published_pairs_have_a_reference_of_their_own() -> None:
     pairs = PieOc().read()
     assert {lang: sum(w.lang == lang for w in pairs.reference) for lang in ("Proto-Indo-European", "Old Chinese")} == {
-        "Proto-Indo-European": 40, "Old Chinese": 40,
+        "Proto-Indo-European": 40, "Old Chinese": 34,
     }  # fmt: skip
     assert all(w.gloss and w.concept for w in pairs.reference)
     assert {w.form for w in pairs.reference} & {w.form for p in pairs.pairs for w in (p.a, p.b)} == set()

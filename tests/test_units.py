@@ -32,8 +32,16 @@ def test_a_shared_word_links_also_over_steps() -> None:
     ]
 
 
-def test_one_form_in_two_languages_is_two_words() -> None:
-    assert clusters([pair(0, "a", "b"), pair(1, "b", "c")]).tolist() == [0, 1]
+def test_one_form_in_two_languages_is_one_word() -> None:
+    # Swedish rot, Dutch rot: the model is given one text. pair() puts its words into languages A and B
+    assert clusters([pair(0, "a", "b"), pair(1, "b", "c")]).tolist() == [0, 0]
+    assert units([pair(0, "a", "b"), control(1, "b", "c")]).tolist() == [[0, 0], [0, 1]]
+
+
+def test_case_and_composition_make_no_other_word() -> None:
+    given = [pair(0, "mond", "b"), pair(1, "Mond", "c"), pair(2, "Öl", "d"), pair(3, "o\u0308l", "e")]
+    assert clusters(given).tolist() == [0, 0, 1, 1]
+    assert clusters([pair(0, "kʷel", "b"), pair(1, "kwel", "c")]).tolist() == [0, 1]
 
 
 def test_concepts_and_cognate_sets_link() -> None:

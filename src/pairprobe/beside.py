@@ -99,12 +99,38 @@ def spelling_tells_as_much(form: FormBaseline) -> bool:
     return tells and (form.gain <= 0 or form.gain_ci is None or form.gain_ci.low <= 0)
 
 
+def balanced(result: Result) -> Iterator[tuple[str, str]]:
+    """(label, text), a line for each control: what its pairs differ in from the cognates, the primary control's first.
+
+    Standardised differences as in records.Balance; of both words as 'a/b'. Where neither group varies: 'all alike'.
+    """
+    rows = {(b.control, b.covariate): b.after for b in result.pairs.balance}
+    first = result.verdict.control
+    for control in sorted(dict.fromkeys(c for c, _ in rows), key=lambda c: c != first):
+        parts = []
+        for name, keys in _BALANCED.items():
+            if (control, keys[0]) in rows:
+                of = [rows[control, key] for key in keys]
+                parts.append(f"{name} {'/'.join('all alike' if v is None else signed(v, 2) for v in of)}")
+        yield "balance" if control == first else "", f"{control}: {', '.join(parts)}"
+    if rows:
+        yield "", "differences of cognates from controls in standard deviations; from ±0.1 on groups count as unlike"
+
+
+#: How the covariates of one balance line are called, and which rows they are.
+_BALANCED = {
+    "graphemes": ("graphemes a", "graphemes b"), "edit distance": ("edit distance",),
+    "tokens": ("tokens a", "tokens b"), "shared tokens": ("shared tokens",),
+}  # fmt: skip
+
+
 # ── for a person at a terminal ───────────────────────────────────────────────────────────────────────────
 
 
 def lines(result: Result) -> Iterator[tuple[str, str]]:
     """(label, text), one idea each, at the primary outcome."""
     verdict, evidence = result.verdict, result.evidence
+    yield from balanced(result)
     if verdict.similarity in evidence.partners:
         yield from _partner_lines(evidence.partners[verdict.similarity], verdict.depth)
     for a in evidence.adjusted:

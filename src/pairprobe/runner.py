@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pairprobe import archive, beside, plans, preflight, provenance
+from pairprobe import archive, beside, covariates, plans, preflight, provenance
 from pairprobe.against import against
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
@@ -100,14 +100,13 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
         texts = job.template.write(pairs)
         tokens = tokenise(tokenizer, texts)
         findings = examine(tokens, limit)
-        excluded = findings.excluded(job.tokens)
-        if excluded:
-            pairs = leave_out(pairs, texts, excluded)
+        excluded, alike = findings.excluded(job.tokens), findings.alike(job.tokens)
+        if excluded or alike:
+            pairs = leave_out(pairs, texts, excluded, alike)
             lacking = sizes_problems(pairs)
             if lacking:
-                raise StatisticsError(
-                    [f"after leaving out {len(plan.pairs.pairs) - len(pairs.pairs)} pairs:", *lacking]
-                )
+                gone = len(plan.pairs.pairs) - len(pairs.pairs)
+                raise StatisticsError([f"after leaving out {gone} pairs:", *lacking])
             texts = job.template.write(pairs)
             tokens = tokenise(tokenizer, texts)
         show.tokens(plan.pairs, pairs, tokens, findings, job.tokens)
@@ -125,6 +124,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     else:
         similarities = [job.method.similarities(pairs)]
 
+    pairs = replace(pairs, balance=covariates.balance(pairs, tokens))
     tests = job.statistics.tests(similarities, pairs)
     primary = job.experiment.primary
     control = primary.control or pairs.controls[0]

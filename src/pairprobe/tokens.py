@@ -10,7 +10,7 @@ import numpy as np
 from pairprobe.errors import TokenError, at_least, one_of
 from pairprobe.records import IntArray, PairSet, Texts, TokenisedText, Tokens
 
-REASONS = ("empty", "unknown", "too_long")
+REASONS = ("empty", "unknown", "too_long", "identical")
 NO_LIMIT = 10**9  # tokens
 
 
@@ -19,8 +19,9 @@ class TokenRules:
     """What to do with words that cannot be measured as meant.
 
     exclude: pairs to leave out, by reason: `empty` (a word that becomes no token), `unknown` (a word that
-    becomes only unknown pieces), `too_long` (a text longer than the model allows). Not excluded, `empty` and
-    `too_long` are errors; `unknown` words are kept, counted and named.
+    becomes only unknown pieces), `too_long` (a text longer than the model allows), `identical` (pairs whose two words
+    become the same tokens, do and dö: that pair alone, not others with these words). Not excluded, `empty` and
+    `too_long` are errors; `unknown` words and `identical` pairs are kept, counted and named.
     max_length: tokens a text may have; null takes what the model allows.
     """
 
@@ -51,7 +52,7 @@ class Findings:
     sharing: int  # pairs whose two words have a token in common
     spilling: int  # texts in which a token of the word also covers characters outside it
     partly_unknown: int = 0  # texts whose word has unknown pieces among known ones
-    identical: int = 0  # pairs whose two words become the same tokens
+    identical: frozenset[int] = frozenset()  # indices of pairs whose two words become the same tokens
     unknown_around: int = 0  # texts with unknown pieces outside the word
     altered: dict[int, str] = field(default_factory=dict)  # words the tokenizer rewrote: 'form → what it became'
     unfit: dict[int, str] = field(default_factory=dict)
@@ -69,8 +70,8 @@ class Findings:
             return tuple(said)
         return (
             *said,
-            f"in {counted(self.identical, 'pair')} both words become the same tokens: without a sentence around them "
-            "their similarity is 1, whatever the model knows.",
+            f"in {counted(len(self.identical), 'pair')} both words become the same tokens: without a sentence around "
+            "them their similarity is 1, whatever the model knows.",
         )
 
     def excluded(self, rules: TokenRules) -> set[int]:
@@ -84,7 +85,11 @@ class Findings:
                 problems[:20] + ([f"… and {len(problems) - 20} more."] if len(problems) > 20 else []),
                 "Mend the words or the template, or leave their pairs out: tokens.exclude=[empty,too_long].",
             )
-        return {index for reason in rules.exclude for index in found[reason]} | set(self.unfit)
+        return {index for reason in rules.exclude for index in found.get(reason, ())} | set(self.unfit)
+
+    def alike(self, rules: TokenRules) -> frozenset[int]:
+        """Indices of pairs that the rules leave out since their two words become the same tokens."""
+        return self.identical if "identical" in rules.exclude else frozenset()
 
 
 def counted(n: int, noun: str) -> str:
@@ -220,19 +225,20 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
         sharing,
         spilling,
         partly_unknown=sum(bool(t.unknown[t.word].any()) and not t.only_unknown for t in ours),
-        identical=sum(tokens.of[a].word_ids == tokens.of[b].word_ids for a, b in sides),
+        identical=frozenset(i for i, (a, b) in enumerate(sides) if tokens.of[a].word_ids == tokens.of[b].word_ids),
         unknown_around=sum(bool(t.unknown[~t.word].any()) for t in ours),
         altered=altered,
         unfit=unfit,
     )
 
 
-def leave_out(pairs: PairSet, texts: Texts, excluded: set[int]) -> PairSet:
-    """The pair set without the pairs, and the reference words, that use one of the `excluded` texts."""
+def leave_out(pairs: PairSet, texts: Texts, excluded: set[int], alike: frozenset[int] = frozenset()) -> PairSet:
+    """The pair set without the pairs, and the reference words, that use one of the `excluded` texts, and without the
+    pairs `alike`."""
     keep = tuple(
         p
-        for p, a, b in zip(pairs.pairs, texts.a, texts.b, strict=True)
-        if int(a) not in excluded and int(b) not in excluded
+        for i, (p, a, b) in enumerate(zip(pairs.pairs, texts.a, texts.b, strict=True))
+        if i not in alike and int(a) not in excluded and int(b) not in excluded
     )
     out = {texts.texts[i].word for i in excluded}
     return replace(pairs, pairs=keep, reference=tuple(w for w in pairs.reference if w not in out))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pairprobe.evidence import PairTokens, WordTokens
@@ -25,6 +25,7 @@ from pairprobe.page.markup import (
 )
 from pairprobe.page.stored import ALL, EXTREMES, Run, ShownPair
 from pairprobe.page.words import CONTROLS, Glossary
+from pairprobe.records import Balance
 
 
 def pairs(run: Run, words: Glossary) -> Html:
@@ -83,8 +84,7 @@ def _balance(run: Run, words: Glossary) -> Html | None:
             tag(
                 "figure",
                 charts.love(rows, control),
-                tag("figcaption", f"Against {control}. Open circles: all candidates; filled diamonds: the pairs "
-                            "chosen. "
+                tag("figcaption", f"Against {control}. {_marks(rows)} "
                     "Within the shaded band (±0.1) groups are usually taken for alike."),
             )
         )  # fmt: skip
@@ -101,6 +101,12 @@ def _balance(run: Run, words: Glossary) -> Html | None:
         )
     )  # fmt: skip
     return join(*parts)
+
+
+def _marks(rows: Sequence[Balance]) -> str:
+    if all(b.before is None for b in rows):
+        return "Filled diamonds: the pairs of this run."
+    return "Open circles: all candidates, where there was a choice; filled diamonds: the pairs of this run."
 
 
 def _pairs_table(run: Run) -> Html | None:

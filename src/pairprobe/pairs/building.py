@@ -14,7 +14,6 @@ import numpy as np
 
 from pairprobe.errors import ConfigError, PairsError, at_least, one_of
 from pairprobe.pairs.controls import BUILT
-from pairprobe.pairs.forms import distance
 from pairprobe.pairs.matching import Couple, Given, Item, Measure, balance
 from pairprobe.records import COGNATE, Pair, PairSet, Word
 
@@ -26,10 +25,11 @@ class Recipe:
     controls: the groups to build, in this order (the first is the primary one where none is named). most: cognate
     pairs at most, null for all. seed: of all that is drawn. one_per: concept, or cogset: cognate pairs of one meaning
     in several cognate sets, which are then linked. In both, no two cognate pairs share a word or a family of sets.
-    least_distance: cognates spelled more alike than this (edit distance of graphemes over the longer word, 0 … 1) are
-    left out. fewest: a group with fewer pairs is an error. reference: words of the same languages that are in no pair,
-    at most; reference_share: share of the meanings kept apart for them. tokenizer: a model's folder, tokenizer.json,
-    or one in an installed package (package/folder), whose tokens form_matched counts; null counts graphemes alone.
+    least_distance: pairs spelled more alike than this (edit distance of graphemes over the longer word, 0 … 1) are
+    none, cognates and controls. fewest: a group with fewer pairs is an error. reference: words of the same languages
+    that are in no pair, at most; reference_share: share of the meanings kept apart for them. tokenizer: a model's
+    folder, tokenizer.json, or one in an installed package (package/folder), whose tokens form_matched counts, and to
+    which the two words of a pair must not be the same tokens; null counts graphemes alone.
     """
 
     controls: list[str] = field(default_factory=lambda: ["shuffled", "form_matched", "unrelated"])
@@ -84,7 +84,8 @@ def build(material: Material, recipe: Recipe) -> PairSet:
     apart = {meanings[i] for i in rng.permutation(len(meanings))[: int(recipe.reference_share * len(meanings))]}
     apart = apart if recipe.reference else set()
     in_a, in_b = (tuple(x for x in side if x.word.concept not in apart) for side in (a, b))
-    cognates = _cognates(in_a, in_b, material.by_meaning, recipe, rng)
+    measure = Measure(recipe.tokenizer, recipe.least_distance)
+    cognates = _cognates(in_a, in_b, material.by_meaning, recipe, measure, rng)
     if len(cognates) < recipe.fewest:
         kept_apart = f", {len(apart)} of them kept for the reference vocabulary" if apart else ""
         raise PairsError(
@@ -92,7 +93,6 @@ def build(material: Material, recipe: Recipe) -> PairSet:
             f"sides have words for{kept_apart}; pairs.fewest is {recipe.fewest}.",
             "Choose more or other languages, a smaller pairs.reference_share or least_distance, or lower pairs.fewest.",
         )
-    measure = Measure(recipe.tokenizer)
     pairs = [
         _pair(f"{material.name}_cognate_{i:03d}", COGNATE, c, "", not material.by_meaning)
         for i, c in enumerate(cognates, start=1)
@@ -123,7 +123,12 @@ def build(material: Material, recipe: Recipe) -> PairSet:
 
 
 def _cognates(
-    a: Sequence[Item], b: Sequence[Item], by_meaning: bool, recipe: Recipe, rng: np.random.Generator
+    a: Sequence[Item],
+    b: Sequence[Item],
+    by_meaning: bool,
+    recipe: Recipe,
+    measure: Measure,
+    rng: np.random.Generator,
 ) -> list[Couple]:
     """One pair for each meaning (or family of cognate sets) in random order, from the pair of languages used least.
 
@@ -139,12 +144,12 @@ def _cognates(
             shared = x.cogsets & y.cogsets
             if x.word.lang == y.word.lang or not (by_meaning or shared):
                 continue
-            same = frozenset({(*x.key, x.word.concept), (*y.key, y.word.concept)})
+            same = frozenset((w.lang, w.form, w.concept) for w in (x.word, y.word))
             if same not in seen:  # one pool for both sides: each pair once
                 seen.add(same)
                 units[x.word.concept if recipe.one_per == "concept" or by_meaning else min(shared)].append((x, y))
     found: list[Couple] = []
-    words: set[tuple[str, str]] = set()
+    words: set[str] = set()
     kin: set[Hashable] = set()
     languages: Counter[tuple[str, str]] = Counter()
     names = sorted(units, key=str)
@@ -155,7 +160,7 @@ def _cognates(
         for x, y in pairs:
             if not words.isdisjoint({x.key, y.key}) or not kin.isdisjoint(x.kin | y.kin):
                 continue
-            if recipe.least_distance and distance(x.word.form, y.word.form) < recipe.least_distance:
+            if not measure.usable([x], [y])[0, 0]:
                 continue
             found.append((x, y))
             words |= {x.key, y.key}
@@ -181,7 +186,7 @@ def _reference(
     used = [w for p in pairs for w in (p.a, p.b)]
     forms, meanings, languages = {w.form for w in used}, {w.concept for w in used}, {w.lang for w in used}
     free = {
-        x.key: x.word for x in items
+        (x.word.lang, x.word.form): x.word for x in items
         if x.word.lang in languages and x.word.form not in forms and x.word.concept not in meanings
     }  # fmt: skip
     words = [free[k] for k in sorted(free)]

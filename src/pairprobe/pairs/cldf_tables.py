@@ -88,6 +88,15 @@ class Tables:
         """(set that began as a loan, set it was borrowed from or '')."""
         return [(r["Cognateset_ID"], r["SourceCognateset_ID"]) for _, rows in self.others() for r in rows]
 
+    def borrowed_from(self) -> list[tuple[str, str, str]]:
+        """(set that began as a loan, language of the word that was borrowed, that word), where both are known."""
+        found = (
+            (r["Cognateset_ID"], r.get("Source_languoid", ""), r.get("Source_form", ""))
+            for _, rows in self.others()
+            for r in rows
+        )
+        return [(one, language, word) for one, language, word in found if language and word]
+
     def links(self) -> list[tuple[str, str]]:
         """Cognate sets that may go back to one word: loan and source, proposed as cognate, set and superset."""
         found = [(a, b) for a, b in self.loans() if b]

@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pairprobe.pairs.matching import Chosen, Couple, Given, Item, apart, elsewhere, spread
+from pairprobe.covariates import spread
+from pairprobe.pairs.matching import Chosen, Couple, Given, Item, apart, elsewhere
 
 OTHER_LANGUAGES = 4.0  # cost of a pair whose two languages are not those of the cognate pair: two standard deviations
 
@@ -35,23 +36,21 @@ def shuffled(given: Given) -> Chosen:
     left: list[int] = []
     while waiting:
         first = waiting.pop(0)
-        partner = next(
-            (k for k in waiting if _same_languages(cognates, first, k) and _ring(cognates, (first, k))), None
-        )
+        partner = next((k for k in waiting if _same_languages(cognates, first, k) and _ring(given, (first, k))), None)
         if partner is None:
             left.append(first)
         else:
             waiting.remove(partner)
             rings.append([first, partner])
     for first in [*left]:  # then across languages
-        partner = next((k for k in left if k != first and _ring(cognates, (first, k))), None)
+        partner = next((k for k in left if k != first and _ring(given, (first, k))), None)
         if first in left and partner is not None:
             left.remove(first)
             left.remove(partner)
             rings.append([first, partner])
     for one in left:  # then as the third of a couple, or where it fits
         wider = ((i, [*r[:at], one, *r[at:]]) for i, r in _smallest_first(rings) for at in range(len(r)))
-        fitting = next(((i, ring) for i, ring in wider if _ring(cognates, ring)), None)
+        fitting = next(((i, ring) for i, ring in wider if _ring(given, ring)), None)
         if fitting is not None:
             rings[fitting[0]] = fitting[1]
     made = sorted((k, ring[(i + 1) % len(ring)]) for ring in rings for i, k in enumerate(ring))
@@ -66,11 +65,13 @@ def _same_languages(cognates: Sequence[Couple], i: int, j: int) -> bool:
     return [x.word.lang for x in cognates[i]] == [x.word.lang for x in cognates[j]]
 
 
-def _ring(cognates: Sequence[Couple], members: Sequence[int]) -> bool:
+def _ring(given: Given, members: Sequence[int]) -> bool:
     """Whether each first word may stand with the next pair's second word."""
     for k, j in zip(members, (*members[1:], members[0]), strict=True):
-        x, y = cognates[k][0], cognates[j][1]
+        x, y = given.cognates[k][0], given.cognates[j][1]
         if x.word.concept == y.word.concept or x.word.lang == y.word.lang or x.related(y):
+            return False
+        if not given.measure.usable([x], [y])[0, 0]:
             return False
     return True
 
@@ -99,8 +100,12 @@ def same_concept(given: Given) -> Chosen:
             of.setdefault(item.word.concept, []).append(item)
     found: list[list[Couple]] = []  # by concept
     for concept in sorted(first.keys() & second.keys()):
+        usable = measure.usable(first[concept], second[concept])
         pairs = [
-            (x, y) for x in first[concept] for y in second[concept] if x.word.lang != y.word.lang and not x.related(y)
+            (x, y)
+            for i, x in enumerate(first[concept])
+            for j, y in enumerate(second[concept])
+            if usable[i, j] and x.word.lang != y.word.lang and not x.related(y)
         ]
         as_cognates = [p for p in pairs if (p[0].word.lang, p[1].word.lang) in languages]
         if pairs:
@@ -124,7 +129,7 @@ def same_concept(given: Given) -> Chosen:
     rows, columns = linear_sum_assignment(cost)
     made = [(int(k), found[c][best[k, c]]) for k, c in zip(rows, columns, strict=True)]
     # a word with two meanings would tie two controls to each other
-    used: set[tuple[str, str]] = set()
+    used: set[str] = set()
     kept = []
     for k, (x, y) in made:
         if used.isdisjoint({x.key, y.key}):

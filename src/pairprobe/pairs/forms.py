@@ -1,4 +1,4 @@
-"""A form as a dataset prints it → a word a model can be given; graphemes, and how far two words are apart in them.
+"""A form as a dataset prints it → a word a model can be given.
 
 A dataset's cell is an editor's note: variants, optional segments, stem hyphens, tones, doubt. The rules, in this order,
 each found by reading all forms of IE-CoR 1.2 and of the Sino-Tibetan database (Sagart et al. 2019):
@@ -23,11 +23,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pairprobe.errors import one_of
-from pairprobe.records import FloatArray
 
 REMARK = re.compile(r"\s+(?:\([^()]*(?:\)|$)|\[[^\[\]]*(?:\]|$)|<[^<>]*(?:>|$))|\[[^\[\]]*\.\.\.\]?")
 VARIANT = re.compile(r"\s*[,;،|≠]\s*|\s+[/~]\s*|\s*[/~]\s+")
@@ -42,8 +40,6 @@ DOUBT = re.compile(r"^[?!\s]+|(?<=.)[?!*\s]+$")
 INVISIBLE = re.compile("[\u034f\u200b\ufeff\u00ad∼]")  # the last one doubles the nasal mark: ã∼
 #: Signs that follow a letter and belong to it, although Unicode does not call them letters.
 ATTACHED = frozenset("′″'’ʼ")
-TIES = ("\u0361", "\u035c")
-STRESS = frozenset("ˈˌ")
 
 
 @dataclass(frozen=True)
@@ -119,50 +115,6 @@ class Cleaning:
             or ("keep" in (self.boundaries, self.edges) and bool(BOUNDARY.match(c)))
             or (self.tones == "keep" and bool(TONE.match(c)))
         )  # fmt: skip
-
-
-def graphemes(form: str) -> tuple[str, ...]:
-    """Base letters with what belongs to them: combining marks, modifier letters (ʰ ʷ ˤ ː), subscripts, primes, ties.
-
-    Composed or not, the same letter is the same grapheme (NFC); case, stress marks, boundaries, brackets and the
-    asterisk do not count. A modifier at the very beginning (ⁿd) stands for itself.
-    """
-    found: list[str] = []
-    tied = False
-    for c in unicodedata.normalize("NFC", form.lower()):
-        kind = unicodedata.category(c)
-        joins = kind[0] == "M" or kind in ("Lm", "Sk") or c in ATTACHED or c == ":" or "₀" <= c <= "₉"
-        if c in STRESS or not (joins or kind[0] == "L"):
-            tied = False
-        elif found and (joins or tied):
-            found[-1] += c
-            tied = c in TIES
-        else:
-            found.append(c)
-            tied = False
-    return tuple(found)
-
-
-def distances(a: Sequence[str], b: Sequence[str]) -> FloatArray:
-    """float64 [a, b]: edit distance of graphemes over the longer word's length; 0 the same, 1 nothing in common.
-
-    Levenshtein (1966), insertions, deletions and exchanges at 1 each.
-    """
-    import numpy as np
-    from rapidfuzz.distance import Levenshtein
-    from rapidfuzz.process import cdist
-
-    sign: dict[str, str] = {}  # grapheme → one character, which rapidfuzz compares fastest
-
-    def coded(forms: Sequence[str]) -> list[str]:
-        return ["".join(sign.setdefault(g, chr(0x10000 + len(sign))) for g in graphemes(f)) for f in forms]
-
-    return np.asarray(cdist(coded(a), coded(b), scorer=Levenshtein.normalized_distance, dtype=np.float64))
-
-
-def distance(a: str, b: str) -> float:
-    """The same for two words."""
-    return float(distances([a], [b])[0, 0])
 
 
 DROPPED = "dropped: "  # before the reason, in a count of rules

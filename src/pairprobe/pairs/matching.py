@@ -1,21 +1,17 @@
-"""What two words are like apart from their history: length, edit distance, tokens; and choosing pairs alike in it.
-
-Standardised mean difference: (mean of cognates − mean of controls) / √((s²₁ + s²₂) / 2), as in Austin (2009), Balance
-diagnostics for comparing the distribution of baseline covariates, Statistics in Medicine 28, 3083–3107. Below 0.1 in
-absolute value counts as balanced there.
-"""
+"""What two words are like apart from their history: length, edit distance, tokens; and choosing pairs alike in it."""
 
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from pairprobe.covariates import edit_distances, graphemes, spread, standardised
 from pairprobe.errors import PairsError
-from pairprobe.pairs.forms import distances, graphemes
 from pairprobe.records import Balance, BoolArray, FloatArray, IntArray, Word
 
 SWEEPS = 4  # times that every choice is looked at again, the others held
@@ -33,8 +29,9 @@ class Item:
     kin: frozenset[Hashable]
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.word.lang, self.word.form
+    def key(self) -> str:
+        """What one word is: its spelling without case. In two languages it is still one text to a model."""
+        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.word.form).casefold())
 
     def related(self, other: Item) -> bool:
         return not self.kin.isdisjoint(other.kin)
@@ -56,10 +53,11 @@ class Chosen:
 @dataclass(frozen=True)
 class Measure:
     """Covariates of pairs of words. tokenizer: a folder with tokenizer.json, such a file, or one inside an installed
-    package; None: graphemes stand for tokens."""
+    package; None: graphemes stand for tokens. least_distance: pairs spelled more alike are none."""
 
     tokenizer: str | None = None
-    _count: dict[str, int] = field(default_factory=dict, compare=False)
+    least_distance: float = 0.0
+    _ids: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +66,7 @@ class Measure:
 
     def grid(self, a: Sequence[Item], b: Sequence[Item]) -> FloatArray:
         """float64 [a, b, covariates] of every combination."""
-        far = distances([x.word.form for x in a], [y.word.form for y in b])
+        far = edit_distances([x.word.form for x in a], [y.word.form for y in b])
         ones = np.ones((len(a), len(b)))
         parts = [self._lengths(a)[:, None] * ones, self._lengths(b)[None, :] * ones, far]
         if self.tokenizer:
@@ -80,21 +78,43 @@ class Measure:
         rows = [self.grid([x], [y])[0, 0] for x, y in pairs]
         return np.array(rows).reshape(len(pairs), len(self.names))
 
+    def usable(self, a: Sequence[Item], b: Sequence[Item]) -> BoolArray:
+        """bool [a, b]: spelled far enough apart, and not the same tokens (English do, Swedish dö): one text to that
+        model."""
+        far = edit_distances([x.word.form for x in a], [y.word.form for y in b])
+        differ = np.asarray(far >= self.least_distance)
+        if self.tokenizer:
+            number: dict[tuple[int, ...], int] = {}
+            first, second = (
+                np.array([number.setdefault(ids, len(number)) for ids in self._tokenised(side)], dtype=np.int64)
+                for side in (a, b)
+            )
+            differ = differ & (first[:, None] != second[None, :])
+        return differ
+
     def _lengths(self, items: Sequence[Item]) -> FloatArray:
         return np.array([len(graphemes(x.word.form)) for x in items], dtype=np.float64)
 
     def _tokens(self, items: Sequence[Item]) -> FloatArray:
-        new = [f for f in dict.fromkeys(x.word.form for x in items) if f not in self._count]
+        return np.array([len(ids) for ids in self._tokenised(items)], dtype=np.float64)
+
+    def _tokenised(self, items: Sequence[Item]) -> list[tuple[int, ...]]:
+        """The ids of each word alone."""
+        new = [f for f in dict.fromkeys(x.word.form for x in items) if f not in self._ids]
         if new:
             from tokenizers import Tokenizer
 
             try:
                 tokenizer = Tokenizer.from_file(str(_tokenizer_file(str(self.tokenizer))))
+            except PairsError:
+                raise
             except Exception as error:  # the library raises bare Exceptions
                 raise PairsError(f"pairs.tokenizer={self.tokenizer}: no readable tokenizer.json ({error}).") from None
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
             for form, found in zip(new, tokenizer.encode_batch(new, add_special_tokens=False), strict=True):
-                self._count[form] = len(found.ids)
-        return np.array([self._count[x.word.form] for x in items], dtype=np.float64)
+                self._ids[form] = tuple(found.ids)
+        return [self._ids[x.word.form] for x in items]
 
 
 def _tokenizer_file(place: str) -> Path:
@@ -113,12 +133,6 @@ def _tokenizer_file(place: str) -> Path:
     return file
 
 
-def spread(values: FloatArray, others: FloatArray) -> FloatArray:
-    """float64 [covariates]: √((s²₁ + s²₂) / 2); 1 where there is none."""
-    found = np.sqrt((_variance(values) + _variance(others)) / 2)
-    return np.where(found > 1e-12, found, 1.0)
-
-
 def balance(
     control: str, names: Sequence[str], cognates: FloatArray, chosen: Chosen, made: FloatArray
 ) -> list[Balance]:
@@ -129,17 +143,6 @@ def balance(
         Balance(control, name, float(cognates[:, i].mean()), float(made[:, i].mean()), before[i], after[i])
         for i, name in enumerate(names)
     ]
-
-
-def standardised(cognates: FloatArray, controls: FloatArray) -> list[float | None]:
-    """Standardised mean difference by covariate, None where neither group varies."""
-    deviation = np.sqrt((_variance(cognates) + _variance(controls)) / 2)
-    off = cognates.mean(axis=0) - controls.mean(axis=0)
-    return [float(d / s) if s > 1e-12 else None for d, s in zip(off, deviation, strict=True)]
-
-
-def _variance(values: FloatArray) -> FloatArray:
-    return np.asarray(values.var(axis=0, ddof=1)) if len(values) > 1 else np.zeros(values.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +237,7 @@ def apart(given: Given, alike: bool) -> Chosen:
     return Chosen(tuple(made), tuple(beside), candidates)
 
 
-def elsewhere(items: Sequence[Item], meant: dict[tuple[str, str], str]) -> list[Item]:
+def elsewhere(items: Sequence[Item], meant: dict[str, str]) -> list[Item]:
     """Without words that a cognate pair has in another meaning: such a control would tie it to a further pair."""
     return [x for x in items if meant.get(x.key, x.word.concept) == x.word.concept]
 
@@ -245,13 +248,13 @@ def _grid(
     b: Sequence[Item],
     measure: Measure,
     number: dict[str, int],
-    word: dict[tuple[str, str], int],
+    word: dict[str, int],
 ) -> Grid:
     first = tuple(x for x in a if x.word.lang == languages[0])
     second = tuple(y for y in b if y.word.lang == languages[1])
     concept_a = np.array([number[x.word.concept] for x in first], dtype=np.int64)
     concept_b = np.array([number[y.word.concept] for y in second], dtype=np.int64)
     related = np.array([[x.related(y) for y in second] for x in first], dtype=bool).reshape(len(first), len(second))
-    allowed = (concept_a[:, None] != concept_b[None, :]) & ~related
+    allowed = (concept_a[:, None] != concept_b[None, :]) & ~related & measure.usable(first, second)
     words = (np.array([word[x.key] for x in side], dtype=np.int64) for side in (first, second))
     return Grid(first, second, measure.grid(first, second), allowed, concept_a, concept_b, *words)

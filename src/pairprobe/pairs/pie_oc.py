@@ -3,12 +3,12 @@
 All eight words of the four controls also occur in the cognate pairs, so the similarities are not independent;
 every run on this set says so. The forms are kept in the NFC of their source.
 
-pie_oc_reference.csv: 40 further words of either language, in no pair and of none of the pairs' meanings, for
-similarities that need a vocabulary. Proto-Indo-European roots and words as handbooks give them (Fortson 2010,
-Indo-European Language and Culture; Mallory & Adams 2006, The Oxford Introduction to Proto-Indo-European); Old Chinese
-after Baxter & Sagart (2014, Old Chinese: A New Reconstruction), glossed by the character, as the pairs are. The pairs'
-own Old Chinese is of another school (vowel length, no uvulars), which a vocabulary that says what vectors of such words
-are like can bear.
+pie_oc_reference.csv: 74 further words of either language, 40 and 34, in no pair and of none of the pairs' meanings, for
+similarities that need a vocabulary. The Old Chinese forms stand so in the data of Sagart et al. (2019), which follows
+Baxter & Sagart (2014, Old Chinese: A New Reconstruction), and are glossed by the character, as the pairs are. The
+Proto-Indo-European ones are as handbooks spell such words, but were not checked one by one against a source: good
+enough to say what vectors of such spellings are like, and no authority on any form. The pairs' own Old Chinese is of
+another school (vowel length, no uvulars).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFERENCE = Path(__file__).with_name("pie_oc_reference.csv")
 
 @dataclass(frozen=True)
 class PieOc:
-    """The 10 + 4 pairs as published; see the module for what is wrong with them. reference: whether the 80 further
+    """The 10 + 4 pairs as published; see the module for what is wrong with them. reference: whether the 74 further
     words are read too."""
 
     name: str = "pie_oc"

@@ -2,7 +2,11 @@
 
 pycldf reads the metadata; the tables are read as CSV, which takes a twentieth of the time of its object model.
 What CLDF's ontology has no term for is found by the names that lexibank gives it (Loan, Doubt, Cognacy) and IE-CoR
-(supersetid, proposedAsCognateTo_pk, Root_Form, Root_Language; loans.csv with Cognateset_ID, SourceCognateset_ID).
+(supersetid, proposedAsCognateTo_pk, Root_Form, Root_Language; loans.csv with Cognateset_ID, SourceCognateset_ID,
+Source_languoid, Source_form).
+
+A word is borrowed where the form, its set or a table of loans says so, and where its set goes back to a language of the
+dataset that has no clade in common with its own: English round, whose set goes back to Old French.
 
 Forkel, List, Greenhill et al. (2018): Cross-Linguistic Data Formats, Scientific Data 5, 180205.
 """
@@ -145,11 +149,13 @@ def _read(metadata: Path, files: tuple[tuple[str, int, int], ...]) -> Wordlist: 
             "Choose a wordlist whose cognates somebody judged.",
         )
     borrowed = tables.borrowed()
+    abroad = _abroad(languages, sets)
     forms = []
     for row in form_rows:
         one = row[form["id"]]
         judged = of.get(one, []) if row.get("Cognacy", "") != UNJUDGED else []
         loan = row.get("Loan", "").lower() in TRUE or one in borrowed or any(sets[s].loan for s in judged if s in sets)
+        loan = loan or any((s, row[form["languageReference"]]) in abroad for s in judged)
         forms.append(
             Form(
                 one, row[form["languageReference"]], row[form["parameterReference"]], row, tuple(judged),
@@ -166,7 +172,7 @@ def _read(metadata: Path, files: tuple[tuple[str, int, int], ...]) -> Wordlist: 
         concepts=concepts,
         forms=tuple(forms),
         sets=everything,
-        family=_families(everything, forms, tables.links()),
+        family=_families(everything, forms, tables.links(), tables.borrowed_from()),
         columns=tables.named("FormTable"),
     )
 
@@ -219,8 +225,30 @@ def _sets(tables: Tables) -> dict[str, CognateSet]:
     }
 
 
-def _families(sets: dict[str, CognateSet], forms: list[Form], linked: list[tuple[str, str]]) -> dict[str, int]:
-    """Union of sets that share a superset, a root, a cognacy number of another concept, or a loan's source.
+def _abroad(languages: dict[str, Language], sets: dict[str, CognateSet]) -> set[tuple[str, str]]:
+    """(set, language) where the set's root is of another language of the dataset, and the two share no clade.
+
+    A name that all languages carry (their family) is no clade here; of a language without any nothing is known.
+    """
+    clades = {i: {*one.clades} for i, one in languages.items()}
+    everywhere = set.intersection(*clades.values()) if clades else set()
+    clades = {i: own - everywhere for i, own in clades.items()}
+    named = {name: i for i, one in languages.items() for name in one.names}
+    found = set()
+    for one in sets.values():
+        home = clades.get(named.get(one.root_language.strip("[]? "), ""))
+        found |= {(one.id, i) for i, own in clades.items() if home and own and home.isdisjoint(own)}
+    return found
+
+
+def _families(
+    sets: dict[str, CognateSet],
+    forms: list[Form],
+    linked: list[tuple[str, str]],
+    borrowed: list[tuple[str, str, str]],
+) -> dict[str, int]:
+    """Union of sets that share a superset, a root, a cognacy number of another concept, or a loan's source: the set it
+    was borrowed from, or the word (its language and form), which may be another set's root.
 
     Too much is joined rather than too little: a family only keeps pairs out of the controls and apart from each other.
     """
@@ -238,9 +266,10 @@ def _families(sets: dict[str, CognateSet], forms: list[Form], linked: list[tuple
     for a, b in linked:
         if a in sets and (b in sets or b.startswith("\0")):
             join(a, b)
-    for one in sets.values():
-        for root in roots(one.root):
-            join(one.id, f"\0root {one.root_language.strip('[]? ')} {root}")
+    rooted = [(one.id, one.root_language, one.root) for one in sets.values()]
+    for name, language, word in (*rooted, *(row for row in borrowed if row[0] in sets)):
+        for root in roots(word):
+            join(name, f"\0root {language.strip('[]? ')} {root}")
     for form in forms:
         number = form.cells.get("Cognacy", "")
         for name in form.sets:

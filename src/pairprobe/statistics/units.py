@@ -1,7 +1,12 @@
-"""Which pairs are not independent: those linked by a word, a concept or a cognate set, however many steps away."""
+"""Which pairs are not independent: those linked by a word, a concept or a cognate set, however many steps away.
+
+Words are one where they are spelled the same, whatever their languages and case: Swedish rot (root) and Dutch rot
+(rotten) are one text to a model that is given the word alone, and so are mond and Mond to many.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -47,8 +52,8 @@ class Links:
 
 
 def links(pair: Pair) -> set[Hashable]:
-    """What ties a pair to others: its words (language and form), what they mean, and their cognate set."""
-    found: set[Hashable] = {("word", w.lang, w.form) for w in (pair.a, pair.b)}
+    """What ties a pair to others: its words, what they mean, and their cognate set."""
+    found: set[Hashable] = {_word(w) for w in (pair.a, pair.b)}
     found |= {("concept", c) for c in _concepts(pair)}
     if pair.cogset:
         found.add(("cogset", pair.cogset))
@@ -74,13 +79,18 @@ def units(pairs: Sequence[Pair]) -> IntArray:
     for p in pairs:
         for w in (p.a, p.b):
             meaning = w.concept or p.concept
-            ties.append([("word", w.lang, w.form), *([("concept", meaning)] if meaning else [])])
+            ties.append([_word(w), *([("concept", meaning)] if meaning else [])])
         if p.group == COGNATE:
-            ties.append([("word", w.lang, w.form) for w in (p.a, p.b)])
+            ties.append([_word(w) for w in (p.a, p.b)])
         if p.cogset:
-            ties.append([("cogset", p.cogset), *(("word", w.lang, w.form) for w in (p.a, p.b))])
+            ties.append([("cogset", p.cogset), *(_word(w) for w in (p.a, p.b))])
     joined = _joined(ties)
-    return _numbered([joined["word", w.lang, w.form] for p in pairs for w in (p.a, p.b)]).reshape(-1, 2)
+    return _numbered([joined[_word(w)] for p in pairs for w in (p.a, p.b)]).reshape(-1, 2)
+
+
+def _word(word: Word) -> tuple[str, str]:
+    """What one word is: its spelling without case, composed or not."""
+    return "word", unicodedata.normalize("NFC", unicodedata.normalize("NFC", word.form).casefold())
 
 
 def _joined(ties: Iterable[Sequence[Hashable]]) -> dict[Hashable, int]:
