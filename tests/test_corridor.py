@@ -110,7 +110,7 @@ def test_the_main_job_leaves_all_that_it_promises(home: Path, capfd: pytest.Capt
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     assert len(client(home).load_table(recorded.info.experiment_id, "tables/similarities.json")) == len(rows)
     tokens = store.table(recorded.info.run_id, "tables/tokens.json")
-    # two of the 28 texts occur twice; of the reference vocabulary's 80, one is nothing MiniLM's tokenizer knows
+    # two of the 28 texts occur twice; of the reference vocabulary's 74, one is nothing MiniLM's tokenizer knows
     assert len(tokens) == 26 + 73
     assert {"word", "pieces", "ids", "span", "unknown_pieces"} <= tokens[0].keys()
 
