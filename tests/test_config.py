@@ -261,3 +261,10 @@ def test_a_reference_vocabulary_is_run_only_where_a_similarity_reads_it(similari
     assert not problems
     assert plan is not None
     assert bool(plan.pairs.reference) == ("reference" in plan.pairs.about) == bool(words)
+
+
+def test_one_word_where_a_list_is_meant_is_told_how_to_write_it() -> None:
+    with pytest.raises(ConfigError, match=r"pairs\.side_a is 'Latin': it is a list\. Write: 'pairs\.side_a=\[Latin\]'"):
+        job_of("pairs=cldf", "pairs.path=/data/x", "pairs.side_a=Latin", "pairs.side_b=[Celtic]")
+    with pytest.raises(ConfigError, match=r"Give it: pairs\.side_a=\[…\]"):
+        job_of("pairs=cldf", "pairs.path=/data/x")

@@ -411,7 +411,7 @@ def test_a_folder_is_no_table(tmp_path):
 @pytest.mark.parametrize("name", ["set.xlsx", "set.txt", "set"])
 def test_other_suffixes_are_refused_with_the_choices(tmp_path, name):
     (problem,) = problems_of(saved(tmp_path, NEEDED + GOOD, name))
-    assert ".csv, .tsv, .jsonl, .ndjson, .parquet" in problem
+    assert ".csv, .tsv, .jsonl, .ndjson, .json, .parquet" in problem
     assert f"'{Path(name).suffix}'" in problem
 
 
@@ -621,3 +621,23 @@ def test_scores_and_groups_of_one_table_are_both_used(tmp_path: Path) -> None:
     assert test.at(0).delta == pytest.approx(0.6)  # means 0.95 and 0.35
     (check,) = score_checks(statistics, [measured], pairs)
     assert (check.n, check.rho) == (11, pytest.approx(1.0))
+
+
+def test_a_logged_table_of_pairs_is_a_table_of_pairs(tmp_path: Path) -> None:
+    from pairprobe import archive
+    from pairprobe.pairs.pie_oc import PieOc
+
+    pairs = PieOc().read()
+    file = tmp_path / "pairs.json"
+    archive._write_table(file, archive.pair_rows(pairs))
+    assert Table(path=str(file)).read().sha256 == pairs.sha256
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"columns": ["a"], "data": [[1, 2]]}', "not json", '{"columns": 1, "data": 2}']
+)
+def test_other_json_is_no_table(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "pairs.json"
+    file.write_text(text)
+    with pytest.raises(PairsError, match="no table as runs log them"):
+        Table(path=str(file)).read()

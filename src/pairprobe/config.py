@@ -227,14 +227,21 @@ def _part(key: str, node: Any, known: type | None, problems: list[str]) -> tuple
         elif dataclasses.is_dataclass(types[name]):
             inner[name], shown[name] = _part(f"{key}.{name}", value, types[name], problems)
         elif value == MISSING:
-            problems.append(f"{key}.{name} is not set. Give it: {key}.{name}=…")
+            shape = "[…]" if typing.get_origin(types[name]) is list else "…"
+            problems.append(f"{key}.{name} is not set. Give it: {key}.{name}={shape}")
         else:
             try:
                 schema = OmegaConf.merge(schema, {name: value})
             except OmegaConfBaseException as error:
-                problems.append(f"{key}.{name} is {value!r}: {_reason(error)}")
+                listed = typing.get_origin(types[name]) is list and not isinstance(value, list | dict)
+                why = f"it is a list. Write: '{key}.{name}=[{value}]'" if listed else _reason(error)
+                problems.append(f"{key}.{name} is {value!r}: {why}")
     if len(problems) == before:
-        problems += [f"{key}.{n} is not set. Give it: {key}.{n}=…" for n in sorted(OmegaConf.missing_keys(schema))]
+        lists = {n for n in fields if typing.get_origin(types[n]) is list}
+        problems += [
+            f"{key}.{n} is not set. Give it: {key}.{n}={'[…]' if n in lists else '…'}"
+            for n in sorted(OmegaConf.missing_keys(schema))
+        ]
     if len(problems) > before:
         return None, {}
     values: dict[str, Any] = dict(OmegaConf.to_container(schema, resolve=True))  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""Rows of a table: CSV, TSV, JSON Lines or Parquet, cells by column, and what keeps a row from being read."""
+"""Rows of a table, cells by column, and what keeps a row from being read.
+
+CSV, TSV, JSON Lines, Parquet, and the tables that runs log ({"columns": […], "data": [[…], …]}).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 
 from pairprobe.errors import PairsError, nearest
 
-SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".parquet": ""}
+SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".json": "", ".parquet": ""}
 
 Row = tuple[int, dict[str, Any]]  # (line in the file, 1-based; or row in Parquet), cells by column
 
@@ -58,6 +61,8 @@ def rows(file: Path, columns: Columns, problems: list[str]) -> Iterator[Row]:
         )
     if suffix == ".parquet":
         yield from _parquet(file, columns)
+    elif suffix == ".json":
+        yield from _logged(file, columns)
     elif SUFFIXES[suffix]:
         yield from _separated(file, SUFFIXES[suffix], columns, problems)
     else:
@@ -156,6 +161,20 @@ def _json_lines(file: Path, wanted: Columns, problems: list[str]) -> Iterator[Ro
     if columns:
         _require(file, wanted, sorted(columns))
     yield from rows
+
+
+def _logged(file: Path, columns: Columns) -> Iterator[Row]:
+    try:
+        table = json.loads(_decode(file))
+        names, data = list(table["columns"]), list(table["data"])
+        cells = [dict(zip(names, row, strict=True)) for row in data]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise PairsError(
+            f"{file.name}: no table as runs log them ({{'columns': […], 'data': [[…], …]}}).",
+            f"Save other tables as CSV, TSV, JSON Lines or Parquet, one {columns.of} a row.",
+        ) from None
+    _require(file, columns, names)
+    yield from enumerate(cells, start=1)
 
 
 def _parquet(file: Path, columns: Columns) -> Iterator[Row]:
