@@ -212,7 +212,7 @@ def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(home: 
     assert "'ᚠ' becomes only unknown pieces" in said
     assert runs_of(home)[0].data.metrics["n/cognate"] == 3
     assert run([*words, "tokens.exclude=[unknown]"]) == 0
-    assert "left out 1 pairs: runes_0001" in capfd.readouterr().out
+    assert "left out 1 pair: runes_0001" in capfd.readouterr().out
     assert runs_of(home)[1].data.metrics["n/cognate"] == 2
 
 
