@@ -240,3 +240,13 @@ def reported():
             self.pairs = PairSet("s", (), "here", balance=tuple(rows))
 
     return Held
+
+
+def test_a_template_that_names_meanings_stands_in_the_answer_itself() -> None:
+    meant = ("template 'gloss' names each word's meaning.",)
+    found = beside.settled(SAID, Evidence(), AT, meant)
+    assert found.answer == "closer, perhaps by meaning"
+    assert found.claims
+    assert found.sentences[0].endswith("by relabelling, but template 'gloss' names each word's meaning.")
+    none = replace(SAID, answer="cannot tell")
+    assert beside.settled(none, Evidence(), AT, meant).beware == (*meant, *none.beware)

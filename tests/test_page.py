@@ -218,6 +218,8 @@ def test_an_answer_that_this_version_does_not_know_is_shown_as_it_is() -> None:
     assert plainly("cannot decide")[1] == "cannot decide"
     assert plainly("farther, and how" + PERHAPS)[1] == "farther, and how, perhaps by form alone"
     assert "less alike" in plainly("farther" + PERHAPS)[2]
+    assert plainly("closer, perhaps by meaning")[1] == "Cognates lie closer together, perhaps by meaning alone"
+    assert "name their meaning" in plainly("closer, perhaps by meaning")[2]
 
 
 def test_every_answer_and_kind_of_control_has_plain_words() -> None:

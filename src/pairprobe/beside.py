@@ -7,27 +7,28 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pairprobe.evidence import AdjustedDelta, FormBaseline, PartnerDepth, PartnerTest, ScoreCheck
-from pairprobe.outcomes import PERHAPS, DepthTest, Interval, Verdict, p_text, signed
+from pairprobe.outcomes import BY_MEANING, PERHAPS, DepthTest, Interval, Verdict, p_text, signed
 from pairprobe.records import PairSet
 from pairprobe.result import Evidence, Result
 
 ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
 
 
-def settled(verdict: Verdict, evidence: Evidence, at: DepthTest) -> Verdict:
+def settled(verdict: Verdict, evidence: Evidence, at: DepthTest, meant: tuple[str, ...] = ()) -> Verdict:
     """The verdict beside what was measured beside it.
 
     Where an objection stands against a difference that is claimed, the answer ends in PERHAPS and the first sentence
-    goes on with it, so that nobody reads the one without the other; else objections are things to beware of.
+    goes on with it, so that nobody reads the one without the other; else objections are things to beware of. meant:
+    that the template names meanings which cognates alone share; then the answer ends in BY_MEANING.
     """
     against = objections(evidence, at, verdict)
-    if not against:
+    if not against and not meant:
         return verdict
     if not verdict.claims:
-        return replace(verdict, beware=(*verdict.beware, *(f"{text}." for text in against)))
+        return replace(verdict, beware=(*meant, *verdict.beware, *(f"{text}." for text in against)))
     first, *rest = verdict.sentences
-    first = f"{first.removesuffix('.')}, but {'; and '.join(against)}."
-    return replace(verdict, answer=verdict.answer + PERHAPS, sentences=(first, *rest))
+    first = f"{first.removesuffix('.')}, but {'; and '.join([*(m.removesuffix('.') for m in meant), *against])}."
+    return replace(verdict, answer=verdict.answer + (BY_MEANING if meant else PERHAPS), sentences=(first, *rest))
 
 
 def objections(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str, ...]:

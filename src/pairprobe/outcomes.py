@@ -15,6 +15,8 @@ PAIRS_RELABELLED = "pairs relabelled"
 SIDES = ("both", "closer", "farther")
 #: Ends an answer that claims a difference which form (spelling, tokens, length) may make alone (decision 16).
 PERHAPS = ", perhaps by form"
+#: The same where the template names what words mean, and only cognates share it.
+BY_MEANING = ", perhaps by meaning"
 
 
 def p_text(p: float) -> str:
@@ -147,8 +149,8 @@ class GroupTest:
 @dataclass(frozen=True)
 class Verdict:
     """What may be said. answer: 'cannot tell', 'no difference', 'closer', 'farther' or 'undefined'; a difference that
-    what was measured beside it may explain ends in PERHAPS: 'closer, perhaps by form'. side: which was asked about in
-    advance: both | closer | farther."""
+    what was measured beside it may explain ends in PERHAPS: 'closer, perhaps by form', or in BY_MEANING. side: which
+    was asked about in advance: both | closer | farther."""
 
     answer: str
     sentences: tuple[str, ...]

@@ -135,10 +135,10 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     if job.multiverse.asked:
         judged = several.judge(found, job.similarities, job.statistics, control, primary)
         evidence = replace(evidence, multiverse=judged)
-    first = job.template.beware(pairs, control) if texts is not None else ()
-    first += against(evidence, tests, said, chosen.alpha)  # what may overturn the verdict
-    said = beside.settled(said, evidence, chosen.at(said.depth))
-    last = beside.of_the_design(pairs) + (findings.beware if findings else ())
+    first = against(evidence, tests, said, chosen.alpha)  # what may overturn the verdict
+    meant = job.template.beware(pairs, control) if texts is not None else ()
+    said = beside.settled(said, evidence, chosen.at(said.depth), meant)
+    last = beside.of_the_design(pairs) + (examine(tokens, limit).beware if tokens else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pairprobe.outcomes import PAIRS_RELABELLED, PERHAPS
+from pairprobe.outcomes import BY_MEANING, PAIRS_RELABELLED, PERHAPS
 from pairprobe.page import charts
 from pairprobe.page.markup import (
     Child,
@@ -58,7 +58,7 @@ def card(run: Run, heading: str = "h3") -> Html:
         facts(rows, "facts beside-each-other"),
         paragraph(planned(run), kind="planned"),
         [paragraph(s) for s in run.verdict.sentences],
-        class_=f"card {'perhaps' if PERHAPS in run.verdict.answer else run.verdict.answer.replace(' ', '-')}",
+        class_=f"card {'perhaps' if run.verdict.answer.endswith((PERHAPS, BY_MEANING)) else run.verdict.answer.replace(' ', '-')}",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pairprobe.outcomes import PERHAPS
+from pairprobe.outcomes import BY_MEANING, PERHAPS
 from pairprobe.page.markup import Html, facts, tag
 
 #: By answer: a sign that needs no colour, a heading, and what it means.
@@ -46,15 +46,22 @@ BY_FORM = (
     "tokens, length) may explain all of that. It is no evidence that the model knows anything beyond form."
 )
 
+MEANT = (
+    "In this model the cognate pairs are {} than the control pairs, but the sentences that the words stood in name "
+    "their meaning, which only cognates share: that may be all of it. It is no evidence that the model knows anything "
+    "of the words themselves."
+)
+
 
 def plainly(answer: str) -> tuple[str, str, str]:
     """An answer's sign, heading and meaning."""
-    base, perhaps, _ = answer.partition(PERHAPS)
-    sign, heading, meaning = ANSWERS.get(base, ("·", base, ""))
-    if not perhaps:
-        return sign, heading, meaning
-    alike = "more alike" if base.startswith("closer") else "less alike"
-    return sign, f"{heading}{perhaps} alone", BY_FORM.format(alike)
+    for ending, means in ((PERHAPS, BY_FORM), (BY_MEANING, MEANT)):
+        base, perhaps, _ = answer.partition(ending)
+        if perhaps:
+            sign, heading, _ = ANSWERS.get(base, ("·", base, ""))
+            alike = "more alike" if base.startswith("closer") else "less alike"
+            return sign, f"{heading}{perhaps} alone", means.format(alike)
+    return ANSWERS.get(answer, ("·", answer, ""))
 
 
 #: By kind of control: what its pairs are.

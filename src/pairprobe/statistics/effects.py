@@ -163,8 +163,8 @@ def equivalence(delta: Array, error: Array, df: Array, bound: Array) -> Array:
     """p of two one-sided tests that |Δ| is at least `bound`, all float64 [members].
 
     bound is a number of standard deviations that were estimated with `error`, so that at the bound t is noncentral
-    (Wellek 2010, chapter 6), where a bound known beforehand would make it central (Schuirmann 1987). Exact for normal
-    similarities of independent pairs.
+    (Wellek 2010, chapter 6), where a bound known beforehand would make it central (Schuirmann 1987). For normal
+    similarities of independent pairs right up to Welch's approximation of the degrees of freedom.
     """
     from scipy import stats
 
