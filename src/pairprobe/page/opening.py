@@ -31,6 +31,8 @@ def setting(run: Run) -> str:
 def card(run: Run, heading: str = "h3") -> Html:
     """The verdict: plain words, then Δ with its interval, then the sentences a statistician would sign."""
     sign, answer, meaning = plainly(run.verdict.answer)
+    said = run.verdict.answer
+    kind = "perhaps" if said.endswith((PERHAPS, BY_MEANING)) else said.replace(" ", "-")
     test, at = run.primary, run.at
     level = f"{100 * test.confidence:g} %"
     rows: list[tuple[Child, Child]] = [
@@ -58,7 +60,7 @@ def card(run: Run, heading: str = "h3") -> Html:
         facts(rows, "facts beside-each-other"),
         paragraph(planned(run), kind="planned"),
         [paragraph(s) for s in run.verdict.sentences],
-        class_=f"card {'perhaps' if run.verdict.answer.endswith((PERHAPS, BY_MEANING)) else run.verdict.answer.replace(' ', '-')}",
+        class_=f"card {kind}",
     )  # fmt: skip
 
 
