@@ -43,7 +43,7 @@ def gloss_texts(copies: int = 1) -> Texts:
     28 words, of which two occur twice with the same gloss: 26 distinct texts a copy. Both sides get these, though
     only pairprobe would find the repetitions by itself.
     """
-    pairs = PieOc().read()
+    pairs = PieOc(reference=False).read()
     several = [
         replace(p, a=replace(p.a, form=f"{p.a.form}{n or ''}"), b=replace(p.b, form=f"{p.b.form}{n or ''}"))
         for n in range(copies)
