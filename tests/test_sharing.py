@@ -90,7 +90,8 @@ def test_a_causal_model_computes_each_beginning_once_and_gives_the_same_states(
     assert taken_apart(Checkpoint.open(folder), "float32", execution.attention).causal
     assert distinct < sum(len(t) for t in tokens.of)
     whole = {n for n in multiplied if n >= distinct}  # experts are given some tokens each
-    assert whole == {distinct}  # every product of every layer
+    assert distinct in whole
+    assert max(whole) <= (distinct + sum(len(t) for t in tokens.of)) / 2  # threads may round some rows in another way
     # the same rows through the same products; only how many there are at once differs
     assert np.abs(shared - without(folder, tokens, monkeypatch, execution)).max() <= 2e-6 * np.abs(shared).max()
 
@@ -109,14 +110,22 @@ def test_a_model_that_looks_ahead_is_found_out_by_its_states(
     assert np.abs(found - plain).max() <= 2e-6 * np.abs(plain).max()
 
 
-def test_one_row_that_differs_by_one_bit_is_not_shared() -> None:
-    found = sharing.rows(np.array([[1, 2], [1, 3]]), np.ones((2, 2), dtype=bool), "cpu")
+def test_rows_that_differ_by_one_bit_are_computed_by_themselves() -> None:
+    ids = np.array([[1, 2], [1, 3], [1, 4], [1, 5]])
+    found = sharing.rows(ids, np.ones((4, 2), dtype=bool), "cpu")
     assert found is not None
-    flat = torch.arange(8.0).view(4, 2)
-    flat[2] = flat[0]
-    assert found.equal(flat)
-    flat[2, 1] = torch.nextafter(flat[2, 1], torch.tensor(9.0))
-    assert not found.equal(flat)
+    flat = torch.arange(16.0).view(8, 2)
+    flat[2] = flat[4] = flat[6] = flat[0]
+    places, back = found.shared(flat) or (None, None)
+    assert places.tolist() == found.first.tolist() == [0, 1, 3, 5, 7]
+    assert places[back].tolist() == [0, 1, 0, 3, 0, 5, 0, 7]
+    flat[4, 1] = torch.nextafter(flat[4, 1], torch.tensor(9.0))
+    places, back = found.shared(flat) or (None, None)
+    assert places.tolist() == [0, 1, 3, 5, 7, 4]
+    assert places[back].tolist() == [0, 1, 0, 3, 4, 5, 0, 7]
+    assert torch.equal(flat[places][back], flat)  # every real token has its own row, to the last bit
+    flat[2, 0] = 99
+    assert found.shared(flat) is None  # two of three differ
 
 
 def test_batches_share_within_themselves(written: Callable[..., Path]) -> None:

@@ -48,14 +48,14 @@ class Workshop:
         """What follows is computed for a batch with this mask [batch, tokens]."""
         self.shape, self.rows = tuple(mask.shape), rows
 
-    def shares(self, flat: torch.Tensor) -> bool:
-        """Whether these inputs [batch × tokens, in] are equal where texts begin alike."""
+    def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Which rows of these inputs [batch × tokens, in] serve for all, see `Rows.shared`; None: each its own."""
         if self.rows is None or not len(self.rows.again) or not self._patience:
-            return False
-        equal = self.rows.equal(flat)
-        if not equal:  # attention that looks ahead: no later product will fare better
+            return None
+        found = self.rows.shared(flat)
+        if found is None:  # attention that looks ahead: no later product will fare better
             self._patience -= 1
-        return equal
+        return found
 
     def tile(self, rows: int, columns: int, transposed: bool) -> torch.Tensor:
         """[rows, columns], of undefined content; its memory is [columns, rows] where `transposed`."""
@@ -209,8 +209,8 @@ class Linear:
         flat = x.reshape(-1, shape[-1])
         rows = self.workshop.rows
         if rows is not None and tuple(shape[:-1]) == self.workshop.shape:
-            shared = self.workshop.shares(flat)
-            some = self._of(flat[rows.first])[rows.back] if shared else self._of(flat[rows.real])
+            shared = self.workshop.shared(flat)
+            some = self._of(flat[rows.real]) if shared is None else self._of(flat[shared[0]])[shared[1]]
             y = some.new_zeros(flat.shape[0], some.shape[1])
             y[rows.real] = some
         else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Share of a batch's places that must be spared for gathering to be worth it.
 WORTH = 0.03
-#: Products of a pass whose rows turn out to differ, until no more are looked at.
+#: Products of a pass most of whose rows turn out to differ, until no more are looked at.
 PATIENCE = 4
 
 
@@ -36,11 +36,24 @@ class Rows:
     back: torch.Tensor
     again: torch.Tensor
 
-    def equal(self, flat: torch.Tensor) -> bool:
-        """Whether the rows [batch × tokens, in] of all that begin alike are equal, bit for bit."""
+    def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(places to compute, for each real token the index of its row among them), for inputs [batch × tokens, in].
+
+        A row is shared only where it equals its beginning's first row bit for bit: threads may round single rows in
+        another way, and those are computed by themselves. None where most differ: then nothing is to be gained.
+        """
         import torch
 
-        return torch.equal(flat[self.again[:, 0]], flat[self.again[:, 1]])
+        differs = (flat[self.again[:, 0]] != flat[self.again[:, 1]]).any(dim=1)
+        count = int(differs.sum())
+        if 2 * count > len(differs):
+            return None
+        if not count:
+            return self.first, self.back
+        own = self.again[differs, 0]
+        back = self.back.clone()
+        back[torch.searchsorted(self.real, own)] = len(self.first) + torch.arange(count, device=own.device)
+        return torch.cat([self.first, own]), back
 
 
 def rows(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: str) -> Rows | None:
