@@ -209,10 +209,8 @@ class Linear:
         flat = x.reshape(-1, shape[-1])
         rows = self.workshop.rows
         if rows is not None and tuple(shape[:-1]) == self.workshop.shape:
-            shared = self.workshop.shared(flat)
-            some = self._of(flat[rows.real]) if shared is None else self._of(flat[shared[0]])[shared[1]]
-            y = some.new_zeros(flat.shape[0], some.shape[1])
-            y[rows.real] = some
+            places, back = self.workshop.shared(flat) or (rows.real, rows.apart)
+            y = self._of(flat.index_select(0, places)).index_select(0, back)
         else:
             y = self._of(flat)
         return y.view(*shape[:-1], y.shape[-1])

@@ -26,33 +26,35 @@ PATIENCE = 4
 class Rows:
     """Which rows of a flattened batch [batch × tokens] are computed.
 
-    real: int [n], places of real tokens. first: int [k], the place where each distinct beginning is met first.
-    back: int [n], for each real token the index into `first` of its beginning. again: int [n − k, 2], places of the
-    other real tokens, beside the place each would be computed at.
+    real: int [n], places of real tokens. apart: int [batch × tokens], for each place its index among `real`. first:
+    int [k], the place where each distinct beginning is met first. back: int [batch × tokens], for each place the index
+    into `first` of its beginning. again: int [n − k], places of the other real tokens, and alike: int [n − k], the place
+    that each would be computed at. Padding's indices are 0: nothing looks at what stands there.
     """
 
     real: torch.Tensor
+    apart: torch.Tensor
     first: torch.Tensor
     back: torch.Tensor
     again: torch.Tensor
+    alike: torch.Tensor
 
     def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(places to compute, for each real token the index of its row among them), for inputs [batch × tokens, in].
+        """(places to compute, for each place the index of its row among them), for inputs [batch × tokens, in].
 
         A row is shared only where it equals its beginning's first row bit for bit: threads may round single rows in
         another way, and those are computed by themselves. None where most differ: then nothing is to be gained.
         """
         import torch
 
-        differs = (flat[self.again[:, 0]] != flat[self.again[:, 1]]).any(dim=1)
-        count = int(differs.sum())
-        if 2 * count > len(differs):
-            return None
-        if not count:
+        again, alike = flat.index_select(0, self.again), flat.index_select(0, self.alike)
+        if torch.equal(again, alike):  # a tenth of the time of the next lines, and the rule
             return self.first, self.back
-        own = self.again[differs, 0]
+        own = self.again[(again != alike).any(dim=1)]
+        if 2 * len(own) > len(again):
+            return None
         back = self.back.clone()
-        back[torch.searchsorted(self.real, own)] = len(self.first) + torch.arange(count, device=own.device)
+        back[own] = len(self.first) + torch.arange(len(own), device=own.device)
         return torch.cat([self.first, own]), back
 
 
@@ -74,6 +76,8 @@ def rows(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: str) -
         return None
     first = np.array(sorted(met.values()), dtype=np.int64)
     places, lead = np.array(real, dtype=np.int64), np.array(leads, dtype=np.int64)
+    apart, back = np.zeros((2, ids.size), dtype=np.int64)
+    apart[places], back[places] = np.arange(len(places)), np.searchsorted(first, lead)
     more = places != lead
-    arrays = (places, first, np.searchsorted(first, lead), np.stack([places[more], lead[more]], axis=1))
+    arrays = (places, apart, first, back, places[more], lead[more])
     return Rows(*(torch.from_numpy(a).to(device) for a in arrays))
