@@ -30,8 +30,9 @@ def test_beginnings_worked_by_hand() -> None:
     assert found is not None
     assert found.real.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]  # place 8 is padding
     assert found.first.tolist() == [0, 1, 2, 5, 7, 9, 10, 11]  # 3 and 6 begin as 0, 4 as 1; 7 1 is not 5 1
-    assert found.again.tolist() == [[3, 0], [4, 1], [6, 0]]
-    assert found.first[found.back].tolist() == [0, 1, 2, 0, 1, 5, 0, 7, 9, 10, 11]
+    assert (found.again.tolist(), found.alike.tolist()) == ([3, 4, 6], [0, 1, 0])
+    assert found.first[found.back][found.real].tolist() == [0, 1, 2, 0, 1, 5, 0, 7, 9, 10, 11]
+    assert found.real[found.apart][found.real].tolist() == found.real.tolist()
 
 
 def test_nothing_is_gathered_where_nothing_is_spared() -> None:

@@ -449,9 +449,9 @@ def test_the_reading_thread_may_fill_what_was_made_in_inference_mode(tmp_path, m
     modes = []
     read = feeder.Feeder._read
 
-    def watched(self, parts, buffer):
+    def watched(self, parts, buffer, layer):
         modes.append(torch.is_inference_mode_enabled())
-        read(self, parts, buffer)
+        read(self, parts, buffer, layer)
 
     monkeypatch.setattr(feeder.Feeder, "_read", watched)
     observed(CPU, checkpoint, tokens_of(checkpoint))

@@ -268,6 +268,9 @@ class Checkpoint:
             """torch.empty, which parameters are made with, gives no memory; all other tensors are real."""
 
             def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                filled = (kwargs or {}).get("tensor")  # so torch's initialisations name it
+                if filled is not None and filled.is_meta and func.__name__.endswith("_"):  # slow, and for nothing
+                    return filled
                 more = {"device": "meta"} if func is torch.empty else {}
                 return func(*args, **{**(kwargs or {}), **more})
 

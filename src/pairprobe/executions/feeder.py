@@ -1,7 +1,8 @@
 """Layers' stored tensors, read ahead of their use into buffers that are allocated once.
 
-A thread reads layer i + 1 while layer i computes. On CUDA the buffers are pinned, and a stream of its own copies
-them to the device, so that reading, copying and computing overlap.
+A thread reads layer i + 1 while layer i computes, and on the CPU the first tensors of a layer may be used while its
+last ones are read. On CUDA the buffers are pinned, and a stream of its own copies them to the device, so that reading,
+copying and computing overlap.
 """
 
 from __future__ import annotations
@@ -42,11 +43,56 @@ def buffer_bytes(layers: Sequence[Sequence[Stored]]) -> int:
     return max((layout(parts)[1] for parts in layers), default=0)
 
 
+class Arriving:
+    """A layer's tensors by their places in its parts; asking for one waits until it has been read.
+
+    seconds: the feeder's, of which `wait` grows.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._tensors: Sequence[torch.Tensor] = ()
+        self._there = 0
+        self._problem: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        self.wait(place + 1)
+        return self._tensors[place]
+
+    def wait(self, count: int) -> None:
+        """Until the first `count` tensors are there. Raises what the reading thread met instead."""
+        if self._there < count:
+            start = time.perf_counter()
+            with self._changed:
+                self._changed.wait_for(lambda: self._there >= count or self._problem is not None)
+            self._seconds["wait"] += time.perf_counter() - start
+        if self._there < count and self._problem is not None:
+            raise self._problem
+
+    def handed(self, tensors: Sequence[torch.Tensor]) -> Arriving:
+        """Itself, with the tensors that are filled meanwhile."""
+        self._tensors = tensors
+        return self
+
+    def arrived(self, count: int) -> None:
+        """So many of its tensors are there, from the first on."""
+        with self._changed:
+            self._there = count
+            self._changed.notify()
+
+    def fail(self, problem: BaseException) -> None:
+        """No more will come."""
+        with self._changed:
+            self._problem = problem
+            self._changed.notify()
+
+
 class Feeder:
     """Iterates over layers; each comes as its parts, typed and shaped as stored, on the device, until the next.
 
     Args:
-        layers: the stored tensors of each layer, in the order of use.
+        layers: the stored tensors of each layer, in the order of use, in which they are read.
         drop: pages of the files that were not in the machine's cache before are dropped from it once read.
         ahead: read the next layer meanwhile, in a second buffer.
 
@@ -74,12 +120,12 @@ class Feeder:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._copied: list[Any] = [None] * count
         self._free: queue.Queue[tuple[int, Any] | None] = queue.Queue()
-        self._ready: queue.Queue[tuple[int, Any] | BaseException] = queue.Queue()
+        self._ready: queue.Queue[tuple[int, Any, Arriving] | BaseException] = queue.Queue()
         self._files: dict[Path, int] = {}
         self._cold: dict[int, Cold] = {}
         self._stop = threading.Event()
 
-    def __iter__(self) -> Generator[list[torch.Tensor], None, None]:
+    def __iter__(self) -> Generator[Arriving, None, None]:
         import torch
 
         for index in range(len(self._host)):
@@ -93,10 +139,11 @@ class Feeder:
                 self.seconds["wait"] += time.perf_counter() - start
                 if isinstance(found, BaseException):
                     raise found
-                index, copied = found
+                index, copied, layer = found
                 if copied is not None:
                     torch.cuda.current_stream(self.device).wait_event(copied)
-                yield self._views(self._there[index], parts)
+                yield layer.handed(self._views(self._there[index], parts))
+                layer.wait(len(parts))  # what the layer did not use may be damaged all the same
                 self._free.put((index, self._event()))
         finally:
             self._stop.set()
@@ -145,8 +192,16 @@ class Feeder:
                     index, used = given
                     if self._copied[index] is not None:
                         self._copied[index].synchronize()
+                    layer = Arriving(self.seconds)
+                    at_once = self.device == "cpu"
+                    if at_once:
+                        self._ready.put((index, None, layer))
                     start = time.perf_counter()
-                    self._read(parts, self._host[index])
+                    try:
+                        self._read(parts, self._host[index], layer)
+                    except BaseException as error:
+                        layer.fail(error)
+                        raise
                     self.seconds["read"] += time.perf_counter() - start
                     copied = None
                     if self._cuda:
@@ -158,14 +213,14 @@ class Feeder:
                             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                             copied.record(self._stream)
                         self._copied[index] = copied
-                    self._ready.put((index, copied))
+                    if not at_once:
+                        self._ready.put((index, copied, layer))
         except BaseException as error:  # to be raised where the layer is awaited
             self._ready.put(error)
 
-    def _read(self, parts: Sequence[Stored], buffer: torch.Tensor) -> None:
+    def _read(self, parts: Sequence[Stored], buffer: torch.Tensor, layer: Arriving) -> None:
         view = memoryview(buffer.numpy())  # type: ignore[arg-type]
-        places = sorted(zip(parts, layout(parts)[0], strict=True), key=lambda p: (str(p[0].file), p[0].start))
-        for part, offset in places:
+        for count, (part, offset) in enumerate(zip(parts, layout(parts)[0], strict=True), 1):
             file = self._open(part.file)
             done = 0
             while done < part.nbytes and not self._stop.is_set():
@@ -183,6 +238,8 @@ class Feeder:
             self.read_bytes += part.nbytes
             if file in self._cold:
                 self._cold[file].forget(part.start, part.nbytes)
+            if not self._stop.is_set():
+                layer.arrived(count)
 
     def _open(self, path: Path) -> int:
         if path not in self._files:

@@ -27,9 +27,9 @@ class Rows:
     """Which rows of a flattened batch [batch × tokens] are computed.
 
     real: int [n], places of real tokens. apart: int [batch × tokens], for each place its index among `real`. first:
-    int [k], the place where each distinct beginning is met first. back: int [batch × tokens], for each place the index
-    into `first` of its beginning. again: int [n − k], places of the other real tokens, and alike: int [n − k], the place
-    that each would be computed at. Padding's indices are 0: nothing looks at what stands there.
+    int [k], the place where each distinct beginning is met first. back: int [batch × tokens], for each place the
+    index into `first` of its beginning. again: int [n − k], places of the other real tokens, and alike: int [n − k],
+    the place that each would be computed at. Padding's indices are 0: nothing looks at what stands there.
     """
 
     real: torch.Tensor

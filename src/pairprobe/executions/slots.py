@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from pairprobe.executions.products import Linear, Matrix, Parts, Table, Workshop
 from pairprobe.rooms import Fused, Stored, Weight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
+
+    from pairprobe.executions.feeder import Arriving
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Place:
 
 
 def places(layer: torch.nn.Module, prefix: str, assigned: Mapping[str, Weight | Fused]) -> list[Place]:
-    """Every parameter and stored buffer of `layer`, in the order of its modules. prefix: its name in the model."""
+    """Every parameter and stored buffer of `layer`, in the order of its modules, but first what is made dense before
+    it runs. prefix: its name in the model."""
     import torch
 
     found = []
@@ -45,7 +47,23 @@ def places(layer: torch.nn.Module, prefix: str, assigned: Mapping[str, Weight | 
                 found.append(Place(module, leaf, name, "linear", ((entry,),)))
             else:
                 found.append(Place(module, leaf, name, "dense", ((entry,),)))
-    return found
+    return sorted(found, key=lambda place: place.by != "dense")
+
+
+class Awaited(Mapping[str, "torch.Tensor"]):
+    """Parts of a weight by their roles, each waited for when it is asked for. places: of each role, in the layer."""
+
+    def __init__(self, layer: Arriving, places: Mapping[str, int]) -> None:
+        self._layer, self._places = layer, places
+
+    def __getitem__(self, role: str) -> torch.Tensor:
+        return self._layer[self._places[role]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def stored(found: Sequence[Place]) -> list[Stored]:
@@ -61,17 +79,18 @@ class Slots:
         self._dense: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
 
     @contextmanager
-    def filled(self, found: Sequence[Place], tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+    def filled(self, found: Sequence[Place], tensors: Arriving) -> Iterator[None]:
         """Within, the layer of these places runs with `tensors` (as `stored` orders them) as its weights."""
         import torch
 
-        left = iter(tensors)
+        places = itertools.count()
         undo: list[tuple[dict[str, Any], str, Any]] = []
         forwards: list[Any] = []
         try:
             for place in found:
                 parts: list[list[Parts]] = [
-                    [{role: next(left) for role in w.parts} for w in expert] for expert in place.weights
+                    [Awaited(tensors, dict(zip(w.parts, places, strict=False))) for w in expert]
+                    for expert in place.weights
                 ]
                 if place.by == "linear":
                     product = Linear(place.module, place.weights[0][0], self.workshop)

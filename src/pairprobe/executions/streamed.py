@@ -288,14 +288,15 @@ class Streamed:
         feeder = Feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, ahead=ahead)
         with closing(iter(feeder)) as layers:  # its thread and files end with it, whatever happens
             for depth, tensors in enumerate(layers, begin):
-                start = time.perf_counter()
+                start, waited = time.perf_counter(), feeder.seconds["wait"]
                 with slots.filled(stream.layers[depth], tensors):
                     for batch in work:
                         workshop.batch(batch.mask, batch.computed)
                         batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
                         if depth + 1 < last:
                             seen(depth + 1, batch)
-                seconds["compute"] = seconds.get("compute", 0.0) + time.perf_counter() - start
+                waited = feeder.seconds["wait"] - waited  # within the layer, for tensors that were still being read
+                seconds["compute"] = seconds.get("compute", 0.0) + time.perf_counter() - start - waited
                 if keep and depth + 1 < last:
                     keep.finished(depth + 1, partial(save, work, tokens))
         for batch in work:
