@@ -23,9 +23,9 @@ from pairprobe.config import repository
 
 #: In the order of the table.
 CASES = (
-    "llama1b.one_thread", "llama1b.two_threads", "llama1b.bf16", "texts1000", "full_width.int8", "full_width.awq",
-    "integer_products", "cold_read", "static_70b", "layerwise_small", "layerwise_batched", "static_rows", "minilm",
-    "startup", "statistics",
+    "llama1b.one_thread", "llama1b.two_threads", "llama1b.bf16_one_thread", "llama1b.bf16_two_threads", "texts1000",
+    "full_width.int8", "full_width.awq", "integer_products", "cold_read", "static_70b", "layerwise_small",
+    "layerwise_batched", "static_rows", "minilm", "startup", "statistics",
 )  # fmt: skip
 PREPARING = 900  # seconds
 

@@ -6,6 +6,7 @@ All pool as the original scripts did, over every token of the text, so that one 
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,6 +89,52 @@ def _walked(folder: Path, texts: Texts, execution: Execution) -> Sample:
     sample.answer["estimate"] = np.float64(execution.estimate(checkpoint, tokens.lengths).host)
     sample.answer["tokens"] = np.float64(tokens.lengths.sum())
     return sample
+
+
+def products_alone(folder: Path, texts: Texts, *, shared: bool, share: int = 4) -> tuple[float, int]:
+    """(seconds, tokens) of a streamed fp32 run's matrix products and nothing else: a bound for what it can reach.
+
+    Weights are in memory as fp32, numbers are real ones, batches are ours, and so is the library. shared: what begins
+    alike is multiplied once, as we do; else every token is. share: one layer of this many is multiplied, its time taken
+    so often, since layers are alike.
+    """
+    imports()
+    import torch
+
+    from pairprobe.checkpoints.checkpoint import Checkpoint
+    from pairprobe.executions import sharing
+    from pairprobe.executions.batches import batches, right_padded
+    from pairprobe.executions.products import Workshop
+    from pairprobe.executions.streamed import Streamed
+    from pairprobe.tokens import tokenise
+
+    checkpoint = Checkpoint.open(folder)
+    tokens = tokenise(checkpoint.tokenizer(), texts)
+    sizes = []
+    for batch in batches(tokens.lengths, Streamed().batch_tokens):
+        ids, mask = right_padded(tokens, batch)
+        rows = sharing.rows(ids, mask, "cpu")
+        sizes.append(len(rows.first) if rows is not None and shared else int(mask.sum()))
+    layers = range(0, checkpoint.layers, share)
+    matrices = [
+        [
+            checkpoint.dense(weight).float()
+            for name, weight in checkpoint.weights.items()
+            if name.startswith(f"model.layers.{layer}.") and len(weight.shape) == 2
+        ]
+        for layer in layers
+    ]
+    inputs = {w.shape[1]: torch.randn(max(sizes), w.shape[1]) for w in matrices[0]}
+    out = torch.zeros(max(sizes) * max(w.shape[0] for w in matrices[0]))
+    workshop = Workshop("cpu", torch.float32, as_stored=False)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for layer in matrices:
+            for size in sizes:
+                for weight in layer:
+                    rows, columns = weight.shape
+                    workshop.multiply(inputs[columns][:size], weight, out[: size * rows].view(size, rows))
+    return (time.perf_counter() - start) * checkpoint.layers / len(layers), int(tokens.lengths.sum())
 
 
 def one_by_one(folder: Path, texts: Texts, *, head: bool, dtype: str = "float32") -> Sample:

@@ -96,7 +96,7 @@ class Workshop:
                 return self._integer_product(rounded.integers, rounded.scale, weight, parts, out)
             x = rounded.values
         if weight.dense and parts["weight"].dtype == x.dtype:  # nothing to be made of it
-            return self._multiply(x, parts["weight"], out)
+            return self.multiply(x, parts["weight"], out)
         height = self.height(weight)
         for start in range(0, rows, height):
             stop = min(start + height, rows)
@@ -105,12 +105,12 @@ class Workshop:
             if factor is not None and x.dtype == torch.float16:  # unscaled sums may overflow
                 tile.mul_(factor.to(tile.dtype)[:, None])
                 factor = None
-            self._multiply(x, tile, out[:, start:stop])
+            self.multiply(x, tile, out[:, start:stop])
             if factor is not None:
                 out[:, start:stop].mul_(factor.to(out.dtype))
         return out
 
-    def _multiply(self, x: torch.Tensor, tile: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    def multiply(self, x: torch.Tensor, tile: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """out [n, rows] = x [n, in] · tileᵀ."""
         import torch
 
