@@ -142,6 +142,26 @@ def test_streamed_states_are_transformers_own_and_the_resident_models(opened, ki
     assert far(found, observed(resident, checkpoint, tokens)) <= 1e-6
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "qwen2_windows", "qwen3", "mistral", "gemma3_text", "phi3", "gpt2", "gpt_neox", "bert", "mixtral"]
+)
+def test_states_are_those_of_transformers_batch_on_whichever_side_that_is_padded(opened, kind, side):
+    checkpoint, tokens = opened(kind)
+    assert len(set(tokens.lengths.tolist())) > 1  # or nothing is padded
+    model = AutoModel.from_pretrained(checkpoint.folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    longest = int(tokens.lengths.max())
+    ids, mask = torch.zeros(2, len(tokens), longest, dtype=torch.long)
+    for row, text in enumerate(tokens.of):
+        real = slice(longest - len(text), longest) if side == "left" else slice(len(text))
+        ids[row, real], mask[row, real] = torch.tensor(text.ids.tolist()), 1
+    places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        states = model(input_ids=ids, attention_mask=mask, position_ids=places, output_hidden_states=True).hidden_states
+    padded = {(r, d): h[r][mask[r].bool()].numpy() for d, h in enumerate(states) for r in range(len(tokens))}
+    assert far(observed(CPU, checkpoint, tokens), padded) <= TOLERANCE
+
+
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3", "gpt2", "bert", "mixtral"])
 def test_eager_attention_gives_the_same(opened, kind):
     checkpoint, tokens = opened(kind)
