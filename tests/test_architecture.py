@@ -96,7 +96,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("result", {"records", "outcomes", "evidence"}),
         ("figures", {"records", "outcomes", "evidence", "errors"}),
         ("figures_multiverse", {"figures", "outcomes", "evidence"}),
-        ("multiverse", {"records", "errors", "outcomes", "evidence", "pairs", "tokens", "methods"}),
+        ("multiverse", {"records", "rooms", "errors", "outcomes", "evidence", "pairs", "tokens", "methods"}),
         ("across.runs", {"records", "outcomes", "errors", "tracking"}),
         ("across.comparison", {"records", "outcomes", "evidence", "errors", "statistics", "across"}),
         ("across.table", {"records", "outcomes", "errors", "disk", "across"}),
