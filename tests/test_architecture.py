@@ -66,6 +66,8 @@ def test_a_room_knows_records_errors_protocols_and_itself(module: str) -> None:
     allowed = {"records", "rooms", "errors", room_of(module)}
     if room_of(module) in ("statistics", "verdict", "geometry", "xray"):
         allowed |= {"outcomes", "evidence"}
+    if room_of(module) in ("similarities", "geometry"):
+        allowed |= {"norms"}
     if room_of(module) == "pairs":
         allowed |= {"covariates"}  # controls are matched in what they are later adjusted for
     assert {name for name in ours(module) if room_of(name) not in allowed} == set()
@@ -82,6 +84,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("errors", set()),
         ("records", {"errors"}),
         ("rooms", {"records"}),
+        ("norms", {"records", "errors"}),
         ("disk", set()),
         ("stores", {"errors", "disk"}),
         ("sweeps", {"errors"}),
