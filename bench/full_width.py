@@ -34,11 +34,12 @@ def _planned_whole(name: str) -> Any:
 
     from pairprobe.checkpoints.checkpoint import Checkpoint
     from pairprobe.executions.streamed import Streamed
+    from pairprobe.rooms import Workload
     from pairprobe.tokens import tokenise
 
     checkpoint = Checkpoint.open(large.whole(name))
     tokens = tokenise(checkpoint.tokenizer(), material.gloss_texts())
-    return np.float64(Streamed(device="cpu", dtype="float32").estimate(checkpoint, tokens.lengths).host)
+    return np.float64(Streamed(device="cpu", dtype="float32").estimate(checkpoint, Workload.of(tokens)).host)
 
 
 def whole(name: str) -> Sample:

@@ -15,7 +15,7 @@ import numpy as np
 from bench import material
 from bench.case import Clock, Sample
 from pairprobe.records import Texts
-from pairprobe.rooms import Execution
+from pairprobe.rooms import Execution, Workload
 
 LOAD_AND_FORWARD, FORWARD = "load and forward", "forward only"
 
@@ -86,7 +86,7 @@ def _walked(folder: Path, texts: Texts, execution: Execution) -> Sample:
     clock.seconds[FORWARD] = usage.seconds["forward"]
     clock.seconds |= {k: v for k, v in usage.seconds.items() if k in ("compute", "read", "wait")}
     sample = clock.stop(vectors=vectors.values)
-    sample.answer["estimate"] = np.float64(execution.estimate(checkpoint, tokens.lengths).host)
+    sample.answer["estimate"] = np.float64(execution.estimate(checkpoint, Workload.of(tokens)).host)
     sample.answer["tokens"] = np.float64(tokens.lengths.sum())
     return sample
 

@@ -66,6 +66,8 @@ def test_a_room_knows_records_errors_protocols_and_itself(module: str) -> None:
     allowed = {"records", "rooms", "errors", room_of(module)}
     if room_of(module) in ("statistics", "verdict", "geometry", "xray"):
         allowed |= {"outcomes", "evidence"}
+    if room_of(module) in ("similarities", "geometry"):
+        allowed |= {"norms"}
     if room_of(module) == "pairs":
         allowed |= {"covariates"}  # controls are matched in what they are later adjusted for
     assert {name for name in ours(module) if room_of(name) not in allowed} == set()
@@ -82,6 +84,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("errors", set()),
         ("records", {"errors"}),
         ("rooms", {"records"}),
+        ("norms", {"records", "errors"}),
         ("disk", set()),
         ("stores", {"errors", "disk"}),
         ("sweeps", {"errors"}),
@@ -96,7 +99,7 @@ def test_a_room_gets_plain_values(module: str) -> None:
         ("result", {"records", "outcomes", "evidence"}),
         ("figures", {"records", "outcomes", "evidence", "errors"}),
         ("figures_multiverse", {"figures", "outcomes", "evidence"}),
-        ("multiverse", {"records", "errors", "outcomes", "evidence", "pairs", "tokens", "methods"}),
+        ("multiverse", {"records", "rooms", "errors", "outcomes", "evidence", "pairs", "tokens", "methods"}),
         ("across.runs", {"records", "outcomes", "errors", "tracking"}),
         ("across.comparison", {"records", "outcomes", "evidence", "errors", "statistics", "across"}),
         ("across.table", {"records", "outcomes", "errors", "disk", "across"}),

@@ -18,8 +18,9 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from safetensors import safe_open
 
-from pairprobe import tracking
+from pairprobe import runner, tracking
 from pairprobe.commands.main import run
+from pairprobe.tokens import examine
 
 ROOT = Path(__file__).parents[1]
 PAIRS = "word_a,word_b,group,lang_a,lang_b,gloss_a,gloss_b\n" + "".join(
@@ -198,7 +199,11 @@ def test_a_failing_run_is_marked_failed_and_says_why(home: Path, tmp_path: Path,
     assert failed.data.params["method.name"] == "layerwise"  # what was tried is on record
 
 
-def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(home: Path, tmp_path: Path, capfd) -> None:
+def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(
+    home: Path, tmp_path: Path, capfd, monkeypatch
+) -> None:
+    examined = []
+    monkeypatch.setattr(runner, "examine", lambda *given: examined.append(given) or examine(*given))
     file = tmp_path / "runes.csv"
     rows = "".join(f"{a},{b},{g}\n" for a, b, g in [
         ("ᚠ", "water", "cognate"), ("night", "nacht", "cognate"), ("hand", "hand", "cognate"),
@@ -210,9 +215,15 @@ def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(home: 
     said = capfd.readouterr().out
     assert "unknown pieces: all of 1 word" in said
     assert "'ᚠ' becomes only unknown pieces" in said
+    assert "1 word of the pairs reach the model as unknown pieces alone" in said
+    assert len(examined) == 1  # nothing was left out, nothing to look at again
     assert runs_of(home)[0].data.metrics["n/cognate"] == 3
     assert run([*words, "tokens.exclude=[unknown]"]) == 0
-    assert "left out 1 pair: runes_0001" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "left out 1 pair: runes_0001" in said
+    assert "1 word of the pairs" not in said
+    assert "in 1 pair both words become the same tokens" in said
+    assert len(examined) == 1 + 2
     assert runs_of(home)[1].data.metrics["n/cognate"] == 2
 
 

@@ -7,6 +7,7 @@ test_resident.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from pairprobe.methods.pooling import Pooling
 from pairprobe.methods.static import Static
 from pairprobe.multiverse import _together
 from pairprobe.records import Tokens, Vectors
+from pairprobe.rooms import Workload
 
 POOLINGS = (Pooling(), Pooling("last"), Pooling("first"), Pooling("mean", "text"), Pooling("mean", "text", True))
 PATTERNS = (GLOSSED, "{word}", "a {word} of old")
@@ -126,6 +128,15 @@ def test_selected_texts_keep_their_parts(written):
     assert list(some.parts) == [0, 1, 0]
 
 
+def test_a_workload_knows_the_texts_it_is_made_of(written):
+    checkpoint = Checkpoint.open(written("llama"))
+    together, _ = _together([tokens_of(checkpoint, pattern=p) for p in PATTERNS])
+    rows = [0, len(WORDS), 1]
+    some, selected = Workload.of(together, 3).select(np.array(rows)), together.select(rows)
+    assert (list(some.lengths), list(some.parts)) == (list(selected.lengths), [0, 1, 0])
+    assert (len(some), some.poolings, some.beginnings) == (3, 3, None)
+
+
 def test_a_pass_asks_the_model_once_whatever_is_pooled(written, layers_read):
     checkpoint = Checkpoint.open(written("llama"))
     together, _ = _together([tokens_of(checkpoint, pattern=p) for p in PATTERNS])
@@ -139,8 +150,8 @@ def test_several_passes_under_a_small_budget_give_the_same_up_to_rounding(writte
     whole = several(checkpoint, together, EXECUTIONS["streamed"])
 
     class InParts(Streamed):
-        def chunks(self, checkpoint, lengths, parts=None, poolings=1):  # noqa: ARG002
-            return tuple(np.array_split(np.arange(len(lengths)), 3)) if len(lengths) > 5 else (np.arange(len(lengths)),)
+        def chunks(self, checkpoint, asked):  # noqa: ARG002
+            return tuple(np.array_split(np.arange(len(asked)), 3)) if len(asked) > 5 else (np.arange(len(asked)),)
 
     parted = several(checkpoint, together, InParts(device="cpu", dtype="float32", batch_tokens=50, threads=1))
     for a, b in zip(whole, parted, strict=True):
@@ -149,9 +160,9 @@ def test_several_passes_under_a_small_budget_give_the_same_up_to_rounding(writte
 
 def test_every_pooling_counts_in_the_memory_that_is_planned(written):
     checkpoint = Checkpoint.open(written("llama"))
-    lengths = np.full(1000, 12)
+    asked = Workload(np.full(1000, 12))
     streamed = EXECUTIONS["streamed"]
-    one, three = (streamed.estimate(checkpoint, lengths, poolings=n).host for n in (1, 3))
+    one, three = (streamed.estimate(checkpoint, replace(asked, poolings=n)).host for n in (1, 3))
     assert three - one == 2 * (LAYERS + 1) * 1000 * 32 * 4
 
 

@@ -20,6 +20,7 @@ from pairprobe.pairs.table import SHOWN, Table
 from pairprobe.records import COGNATE, Pair, PairSet, Similarities, Word
 from pairprobe.statistics.group_tests import Statistics
 from pairprobe.statistics.scores import score_checks
+from pairprobe.statistics.units import clusters
 
 HEADER = ("pair_id", "group", "word_a", "gloss_a", "lang_a", "word_b", "gloss_b", "lang_b", "concept", "score")
 ROWS = (
@@ -476,6 +477,32 @@ def test_all_eight_control_words_occur_in_cognate_pairs_too():
     assert pairs.reused_words("control") == (8, 8)
     # each of the 4 controls shares both its words: 4 controls and the 8 cognate pairs 01-04, 05, 06, 07, 09
     assert pairs.dependent_pairs("control") == 12
+
+
+def test_pairs_share_a_word_by_its_spelling_as_the_clusters_of_the_statistics_do():
+    def pair(group, lang_a, a, lang_b, b):
+        return Pair(f"{a}-{b}", group, Word(a, lang=lang_a), Word(b, lang=lang_b))
+
+    pairs = PairSet(
+        "set",
+        (
+            pair(COGNATE, "Swedish", "rot", "English", "root"),
+            pair(COGNATE, "Dutch", "maand", "German", "Mond"),
+            pair(COGNATE, "English", "hand", "German", "Hand"),  # one spelling, and no other pair has it
+            pair(COGNATE, "Dutch", "twee", "German", "zwei"),
+            pair("control", "Dutch", "rot", "Swedish", "tva\u030a"),
+            pair("control", "Dutch", "mond", "Swedish", "TV\u00c5"),
+            pair("unrelated", "Dutch", "twee", "German", "Hand"),
+        ),
+        "here",
+    )
+    # rot, mond and två: two cognates and both controls; två is one word, of three in the controls
+    assert pairs.dependent_pairs("control") == 4
+    assert pairs.reused_words("control") == (2, 3)
+    of = clusters([p for p in pairs.pairs if p.group in (COGNATE, "control")])
+    assert sum(np.bincount(of)[of] > 1) == pairs.dependent_pairs("control")
+    assert pairs.dependent_pairs("unrelated") == 3
+    assert pairs.reused_words("unrelated") == (2, 2)
 
 
 def test_the_published_forms_are_composed_and_keep_their_marks():

@@ -167,7 +167,7 @@ def test_one_form_with_two_meanings_is_no_unrelated_pair(tmp_path, tables) -> No
     first, second = (next(r for r in tables["FormTable"] if r["ID"] == f"L2-{c}") for c in (0, 1))
     second["Form"] = second["Value"] = first["Form"]
     words = read(str(write(tmp_path / "w", tables)))
-    from pairprobe.pairs.cldf import _kin
+    from pairprobe.pairs.sides import _kin
 
     kin = _kin(words)
     assert kin["0L2"] & kin["1L2"]

@@ -18,6 +18,7 @@ from pairprobe.executions import streamed
 from pairprobe.executions.auto import SMALL, Auto
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
+from pairprobe.rooms import Workload
 
 WIDER = {"hidden_size": 64, "intermediate_size": 96}
 
@@ -114,12 +115,12 @@ def test_too_little_memory_is_told_before_anything_starts(int8: Path, home: Path
 
 
 def test_auto_runs_small_dense_models_whole_and_everything_else_by_layer(dense: Path, int8: Path, monkeypatch) -> None:
-    auto, lengths = Auto(device="cpu"), np.array([5])
-    assert auto.settle(Checkpoint.open(dense), lengths).name == "resident"
-    assert auto.settle(Checkpoint.open(int8), lengths).name == "streamed"
+    auto, asked = Auto(device="cpu"), Workload(np.array([5]))
+    assert auto.settle(Checkpoint.open(dense), asked).name == "resident"
+    assert auto.settle(Checkpoint.open(int8), asked).name == "streamed"
     large = Checkpoint.open(dense)
     monkeypatch.setattr("pairprobe.executions.auto.SMALL", 1000)
-    assert auto.settle(large, lengths).name == "streamed"
+    assert auto.settle(large, asked).name == "streamed"
     assert SMALL == 512 * 2**20  # as decision 10 has it
 
 
@@ -128,7 +129,7 @@ def test_auto_runs_whole_what_cannot_be_taken_apart(tmp_path: Path, monkeypatch)
     checkpoint = Checkpoint.open(write("llama", tmp_path / "odd"))
     monkeypatch.setattr("pairprobe.executions.auto.SMALL", 0)
     monkeypatch.setattr(streamed.Streamed, "refuse", lambda *_: "cannot be taken apart")
-    assert Auto(device="cpu").settle(checkpoint, tokens_of(checkpoint).lengths).name == "resident"
+    assert Auto(device="cpu").settle(checkpoint, Workload.of(tokens_of(checkpoint))).name == "resident"
 
 
 # ── the corridor ─────────────────────────────────────────────────────────────────────────────────────────

@@ -31,6 +31,7 @@ from pairprobe.executions.resident import Resident
 from pairprobe.methods.layerwise import Layerwise
 from pairprobe.methods.static import Static
 from pairprobe.records import Tokens, Usage, Vectors
+from pairprobe.rooms import Workload
 
 TOLERANCE = 1e-5
 #: name → attention implementation that the architecture knows
@@ -498,8 +499,8 @@ class Watched:
     def key(self, _checkpoint: Checkpoint) -> None:
         return None
 
-    def chunks(self, checkpoint: Checkpoint, lengths: np.ndarray, *of: object) -> tuple[np.ndarray, ...]:
-        return CPU.chunks(checkpoint, lengths, *of)  # type: ignore[arg-type]
+    def chunks(self, checkpoint: Checkpoint, asked: Workload) -> tuple[np.ndarray, ...]:
+        return CPU.chunks(checkpoint, asked)
 
     def forward(self, checkpoint: Checkpoint, tokens: Tokens, observe: Callable[..., None], *_: object) -> Usage:
         shown: dict[tuple[int, int], weakref.ref[torch.Tensor]] = {}

@@ -28,6 +28,7 @@ from pairprobe.executions.slots import Place
 from pairprobe.executions.streamed import Streamed
 from pairprobe.methods.layerwise import Layerwise
 from pairprobe.records import Usage
+from pairprobe.rooms import Workload
 
 STREAMED = Streamed(device="cpu", dtype="float32", batch_tokens=50, threads=1)
 RESIDENT = Resident(device="cpu", dtype="float32", batch_tokens=50, threads=1)
@@ -172,7 +173,7 @@ def test_a_model_of_which_nothing_can_be_rounded_is_refused(written, execution) 
     with pytest.raises(
         ExecutionError, match=r"none of its linear .* 18 × .*v_proj, … \(32 columns.* Allowed .* int8_bnb, nf4"
     ):
-        replace(execution, weights="int4_g128").estimate(checkpoint, tokens_of(checkpoint).lengths)
+        replace(execution, weights="int4_g128").estimate(checkpoint, Workload.of(tokens_of(checkpoint)))
 
 
 @pytest.mark.parametrize("execution", [STREAMED, RESIDENT, Auto(device="cpu")], ids=["streamed", "resident", "auto"])
@@ -205,17 +206,16 @@ def test_a_format_that_is_none(of) -> None:
 
 def test_the_plan_knows_of_it(written) -> None:
     checkpoint = Checkpoint.open(wide(written, "llama"))
-    lengths = tokens_of(checkpoint).lengths
+    asked = Workload.of(tokens_of(checkpoint))
     for execution in (STREAMED, RESIDENT):
-        plain = execution.estimate(checkpoint, lengths)
-        more = replace(execution, weights="fp8_block").estimate(checkpoint, lengths, timed=True)
+        plain = execution.estimate(checkpoint, asked)
+        more = replace(execution, weights="fp8_block").estimate(checkpoint, asked, timed=True)
         assert plain.rounding is None
         assert more.rounding is not None
         assert more.host > plain.host
         assert more.seconds is not None
     assert (
-        replace(STREAMED, weights="nf4").estimate(checkpoint, lengths).reads
-        == STREAMED.estimate(checkpoint, lengths).reads
+        replace(STREAMED, weights="nf4").estimate(checkpoint, asked).reads == STREAMED.estimate(checkpoint, asked).reads
     )
 
 
@@ -224,7 +224,7 @@ def test_planning_counts_no_error(written) -> None:
     checkpoint = Checkpoint.open(wide(written, "llama"))
     tokens = tokens_of(checkpoint)
     execution = replace(STREAMED, weights="int8")
-    execution.estimate(checkpoint, tokens.lengths, timed=True)
+    execution.estimate(checkpoint, Workload.of(tokens), timed=True)
     _, usage = Layerwise().vectors(checkpoint, tokens, execution)
     _, fresh = states(checkpoint.folder, execution)
     assert usage.rounding == fresh.rounding

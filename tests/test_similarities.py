@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.preprocessing import StandardScaler
 
+from pairprobe import norms
 from pairprobe.errors import ConfigError, StatisticsError
 from pairprobe.records import Text, Texts, Vectors, Word
 from pairprobe.similarities import pairwise
@@ -374,7 +375,7 @@ def test_neither_blocks_nor_tiles_change_a_number(name, monkeypatch):
     some = rng.permutation(len(rows))[:700]
     texts = changed(texts, a=rows[some], b=columns[some])
     before = ALL[name].measure(vectors, texts).values
-    monkeypatch.setattr(pairwise, "BLOCK", 60)  # five vectors
+    monkeypatch.setattr(norms, "BLOCK", 60)  # five vectors
     np.testing.assert_allclose(ALL[name].measure(vectors, texts).values, before, atol=1e-12)
     monkeypatch.setattr(pairwise, "TABLE", 100)
     np.testing.assert_allclose(ALL[name].measure(vectors, texts).values, before, atol=1e-12)

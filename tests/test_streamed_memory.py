@@ -24,6 +24,7 @@ from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.planning import Sizes, needs
 from pairprobe.executions.streamed import Streamed
+from pairprobe.rooms import Workload
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and mincore are Linux's")
 CPU = Streamed(device="cpu", dtype="float32", threads=1)
@@ -40,6 +41,7 @@ CHILD = """
     from pairprobe.executions.streamed import Streamed
     from pairprobe.methods.layerwise import Layerwise
     from pairprobe.errors import PairprobeError
+    from pairprobe.rooms import Workload
 
     def status(name):
         return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -47,7 +49,7 @@ CHILD = """
     checkpoint = Checkpoint.open(Path({folder!r}))
     tokens = tokens_of(checkpoint).select([i % 8 for i in range({texts})])
     execution = Streamed(device="cpu", dtype="float32", threads=1, memory={memory!r})
-    estimate = execution.estimate(checkpoint, tokens.lengths)
+    estimate = execution.estimate(checkpoint, Workload.of(tokens))
     passes = []
     whole = Streamed.forward
     Streamed.forward = lambda self, *args: (passes.append(1), whole(self, *args))[1]
@@ -114,17 +116,17 @@ SIZES = Sizes(buffer=100, outside=0, slots=0, width=1, widest=1, expert=0, items
 
 
 def test_first_no_reading_ahead_then_smaller_batches_then_several_passes():
-    lengths = np.full(64, 16)
+    asked = Workload(np.full(64, 16))
     of = replace(SIZES, buffer=50 * 2**20, widest=2**14, width=2**10)
-    most = needs(of, lengths, "cpu", 1024, Budget(2**60))
+    most = needs(of, asked, "cpu", 1024, Budget(2**60))
     assert (most.buffers, most.batch_tokens, len(most.chunks)) == (2, 1024, 1)
-    one = needs(of, lengths, "cpu", 1024, Budget(most.host - 1))
+    one = needs(of, asked, "cpu", 1024, Budget(most.host - 1))
     assert (one.buffers, one.batch_tokens, len(one.chunks)) == (1, 1024, 1)
-    small = needs(of, lengths, "cpu", 1024, Budget(one.host - 1))
+    small = needs(of, asked, "cpu", 1024, Budget(one.host - 1))
     assert small.batch_tokens < 1024
-    least = needs(of, lengths, "cpu", 1024, Budget(0))
+    least = needs(of, asked, "cpu", 1024, Budget(0))
     assert (least.buffers, least.batch_tokens, len(least.chunks)) == (1, 16, 64)
-    several = needs(of, lengths, "cpu", 1024, Budget(least.host + 1))
+    several = needs(of, asked, "cpu", 1024, Budget(least.host + 1))
     assert several.host <= least.host + 1
     assert sorted(int(i) for c in several.chunks for i in c) == list(range(64))
 

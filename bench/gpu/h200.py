@@ -57,6 +57,7 @@ def streamed(folder: Path, device: str) -> dict[str, Any]:
     from pairprobe.executions.streamed import Streamed
     from pairprobe.methods.layerwise import Layerwise
     from pairprobe.provenance import peak_memory
+    from pairprobe.rooms import Workload
     from pairprobe.tokens import tokenise
 
     _started(device)
@@ -71,7 +72,7 @@ def streamed(folder: Path, device: str) -> dict[str, Any]:
         "forward": usage.seconds["forward"],
         "gpu": max([0, *(v for k, v in usage.peaks.items() if k.startswith("gpu_peak_reserved"))]),
         "host": peak_memory() - before,
-        "moved": execution.estimate(checkpoint, tokens.lengths).reads,  # type: ignore[arg-type]
+        "moved": execution.estimate(checkpoint, Workload.of(tokens)).reads,  # type: ignore[arg-type]
         "vectors": vectors.values,
     }
 

@@ -5,20 +5,19 @@ How near words lie that are in no pair together, how few dimensions make that, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import StatisticsError
 from pairprobe.evidence import DepthGeometry, Geometry
+from pairprobe.norms import blocks, finite_lengths
 from pairprobe.records import BoolArray, FloatArray, IntArray, Texts, Vectors
 
 COUPLES = 2000  # drawn at random: the mean cosine is then known to a fortieth of its standard deviation
 LISTED = 200_000  # possible couples; so many are listed and drawn from, more are drawn directly
 TOP = 3  # dimensions whose share is told
 NOTHING = 1e-12  # cosines this near 0 are rounding
-BLOCK = 1 << 21  # float64 values of one side of a block: 16 MB
 SINK = 10.0  # times the usual length; see `sinks`
 
 
@@ -56,7 +55,7 @@ def geometry(
         by_dimension = np.zeros(values.shape[1])  # sums over couples of u_d v_d, u and v of length 1
         cosines = np.full(len(x), np.nan)
         directed = np.flatnonzero((lengths[x] > 0) & (lengths[y] > 0))
-        for part in _blocks(directed, values.shape[1]):
+        for part in blocks(directed, values.shape[1]):
             u, v = (values[side[part]].astype(np.float64) / lengths[side[part], None] for side in (x, y))
             products = u * v
             by_dimension += products.sum(axis=0)
@@ -141,22 +140,9 @@ def sentence(geometry: Geometry, depth: int, width: int) -> str:
     return said
 
 
-def _blocks(which: IntArray, width: int) -> Iterator[IntArray]:
-    size = max(1, BLOCK // max(1, width))
-    for start in range(0, len(which), size):
-        yield which[start : start + size]
-
-
 def _lengths(values: npt.NDArray[np.float32], texts: Texts, which: IntArray, depth: int) -> npt.NDArray[np.float64]:
     """float64 [texts], NaN for those not asked for."""
     found = np.full(len(texts), np.nan)
-    for part in _blocks(which, values.shape[1]):
-        found[part] = np.linalg.norm(values[part].astype(np.float64), axis=1)
-    wrong = which[~np.isfinite(found[which])]
-    if len(wrong):
-        raise StatisticsError(
-            f"the vector of '{texts.texts[int(wrong[0])].word.form}' at depth {depth} holds NaN or infinity; nothing "
-            "can be computed from it.",
-            "Compute in float32 (execution.dtype=float32), anew (execution.resume=false), or leave the word out.",
-        )
+    for part in blocks(which, values.shape[1]):
+        found[part] = finite_lengths(values[part].astype(np.float64), texts, part, depth)
     return found

@@ -17,6 +17,7 @@ from pairprobe.methods.pooling import Pooling
 from pairprobe.outcomes import p_text, signed
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.records import IntArray, PairSet, Similarities, Text, Texts, TokenisedText, Tokens, Vectors
+from pairprobe.rooms import Workload
 from pairprobe.tokens import TokenRules, examine, leave_out, tokenise
 
 SHOWN = 5  # pairs that are named
@@ -173,11 +174,11 @@ def ways(
     return Ways(names, tuple(texts), tuple(rows), together, poolings, common, len(tokens))
 
 
-def asked_of_the_model(asked: Alternatives, template: Any, method: Any, tokenizer: Any, pairs: PairSet) -> Any:
-    """Of all that would go through the model: int [texts] lengths, parts, number of poolings, beginnings."""
+def asked_of_the_model(asked: Alternatives, template: Any, method: Any, tokenizer: Any, pairs: PairSet) -> Workload:
+    """All that would go through the model, its beginnings counted."""
     written = [tokenise(tokenizer, t.write(pairs)) for t in asked.named(template).values()]
     tokens = written[0] if len(written) == 1 else _together(written)[0]
-    return tokens.lengths, tokens.parts, len(asked.pooled(method)), tokens.beginnings
+    return replace(Workload.of(tokens, len(asked.pooled(method))), beginnings=tokens.beginnings)
 
 
 def told(found: Multiverse) -> str:

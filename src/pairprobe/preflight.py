@@ -9,6 +9,7 @@ from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
 from pairprobe.multiverse import asked_of_the_model
 from pairprobe.records import Estimate, PairSet, Tokens
+from pairprobe.rooms import Workload
 from pairprobe.tokens import tokenise
 
 LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
@@ -119,17 +120,16 @@ def _not_rounded(job: Job) -> str:
     )
 
 
-def lengths(job: Job, plan: Plan) -> Any:
-    """What a plan's texts ask of an execution: see `asked_of_the_model`."""
-    checkpoint: Any = plan.checkpoint
-    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), plan.pairs)
+def workload(job: Job, checkpoint: Any, pairs: PairSet) -> Workload:
+    """What the texts of all templates ask of an execution."""
+    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs)
 
 
 def _estimate(job: Job, checkpoint: Any, pairs: PairSet, timed: bool) -> tuple[Any, Estimate]:
     """The execution that will run the texts of all templates, and what it takes."""
-    lengths, *of = asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs)
-    execution = job.execution.settle(checkpoint, lengths)
-    return execution, execution.estimate(checkpoint, lengths, timed, *of)
+    asked = workload(job, checkpoint, pairs)
+    execution = job.execution.settle(checkpoint, asked)
+    return execution, execution.estimate(checkpoint, asked, timed)
 
 
 def _check_primary(job: Job, depths: tuple[int, ...]) -> None:

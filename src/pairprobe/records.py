@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +45,11 @@ class Word:
     lang: str = ""
     concept: str = ""
     frequency: float | None = None
+
+    @property
+    def spelling(self) -> str:
+        """Without case, composed: words of one spelling are one text to a model, whatever their languages."""
+        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.form).casefold())
 
 
 @dataclass(frozen=True)
@@ -130,19 +137,16 @@ class PairSet:
         return np.array([p.group == group for p in self.pairs], dtype=bool)
 
     def reused_words(self, control: str) -> tuple[int, int]:
-        """(distinct words of the control group that also occur in cognate pairs, distinct words in it)."""
-        cognates = {(w.lang, w.form) for p in self.pairs if p.group == COGNATE for w in (p.a, p.b)}
-        controls = {(w.lang, w.form) for p in self.pairs if p.group == control for w in (p.a, p.b)}
+        """(distinct spellings of the control group that also occur in cognate pairs, distinct spellings in it)."""
+        cognates = {w.spelling for p in self.pairs if p.group == COGNATE for w in (p.a, p.b)}
+        controls = {w.spelling for p in self.pairs if p.group == control for w in (p.a, p.b)}
         return len(cognates & controls), len(controls)
 
     def dependent_pairs(self, control: str) -> int:
-        """Pairs among the cognates and `control` that share a word (language and form) with another one."""
-        chosen = [p for p in self.pairs if p.group in (COGNATE, control)]
-        count: dict[tuple[str, str], int] = {}
-        for p in chosen:
-            for word in {(p.a.lang, p.a.form), (p.b.lang, p.b.form)}:
-                count[word] = count.get(word, 0) + 1
-        return sum(count[(p.a.lang, p.a.form)] > 1 or count[(p.b.lang, p.b.form)] > 1 for p in chosen)
+        """Pairs among the cognates and `control` that share a word with another one: as clusters do, by spelling."""
+        chosen = [{p.a.spelling, p.b.spelling} for p in self.pairs if p.group in (COGNATE, control)]
+        count = Counter(word for words in chosen for word in words)
+        return sum(any(count[word] > 1 for word in words) for words in chosen)
 
 
 # ── texts and tokens ─────────────────────────────────────────────────────────────────────────────────────

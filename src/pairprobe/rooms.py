@@ -158,6 +158,32 @@ class Checkpointed(Protocol):
     def dense(self, weight: Any) -> torch.Tensor: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """The texts an execution is asked to run, as far as memory, time and the passes over the files depend on them.
+
+    lengths: int [texts], tokens of each text, special ones included. parts: int [texts], as of `Tokens`. poolings:
+    vectors that are made of each state. beginnings: as of `Tokens`, for the time alone; None where nobody counted.
+    """
+
+    lengths: IntArray
+    parts: IntArray | None = None
+    poolings: int = 1
+    beginnings: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def of(cls, tokens: Tokens, poolings: int = 1) -> Workload:
+        """Of these texts; their beginnings are not counted, which looks at every token."""
+        return cls(tokens.lengths, tokens.parts, poolings)
+
+    def select(self, rows: IntArray) -> Workload:
+        """These texts alone, in the order of `rows`; their beginnings are not known."""
+        return Workload(self.lengths[rows], None if self.parts is None else self.parts[rows], self.poolings)
+
+
 class Keep(Protocol):
     """What an execution tells of finished depths, and where it may go on after an interruption."""
 
@@ -172,10 +198,10 @@ class Keep(Protocol):
 
 
 class Execution(Protocol):
-    """How a checkpoint is run. settle: the execution that will really run, as `auto` chooses it. chunks: indices of
-    the texts of each pass. weights: as_stored, or how a dense checkpoint's linear layers are rounded. key: everything
-    of the execution and the checkpoint that could change a state, None where states are not kept. parts: as of
-    `Tokens`. poolings: vectors that are made of each state."""
+    """How a checkpoint is run. settle: the execution that will really run, as `auto` chooses it. timed: estimate the
+    seconds too. chunks: indices of the texts of each pass. weights: as_stored, or how a dense checkpoint's linear
+    layers are rounded. key: everything of the execution and the checkpoint that could change a state, None where states
+    are not kept. poolings: vectors that are made of each state, as of `Workload`."""
 
     @property
     def name(self) -> str: ...
@@ -187,21 +213,11 @@ class Execution(Protocol):
     def weights(self) -> str: ...
 
     def place(self) -> tuple[str, str]: ...
-    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Execution: ...
-    def estimate(
-        self,
-        checkpoint: Checkpointed,
-        lengths: npt.NDArray[Any],
-        timed: bool = False,
-        parts: IntArray | None = None,
-        poolings: int = 1,
-        beginnings: int | None = None,
-    ) -> Estimate: ...
+    def settle(self, checkpoint: Checkpointed, asked: Workload) -> Execution: ...
+    def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate: ...
     def refuse(self, checkpoint: Checkpointed) -> str | None: ...
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None: ...
-    def chunks(
-        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], parts: IntArray | None = None, poolings: int = 1
-    ) -> tuple[npt.NDArray[np.int64], ...]: ...
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]: ...
     def forward(
         self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
     ) -> Usage: ...

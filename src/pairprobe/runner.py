@@ -92,23 +92,23 @@ def run(
 def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Result:
     """The rooms in order; nothing is written but vectors to `kept`."""
     pairs = plan.pairs
-    texts = tokens = findings = vectors = usage = None
+    texts = tokens = findings = left = vectors = usage = None
     if job.method.uses_model:
         checkpoint: Any = plan.checkpoint
         tokenizer = checkpoint.tokenizer()
         limit = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length)
         texts = job.template.write(pairs)
         tokens = tokenise(tokenizer, texts)
-        findings = examine(tokens, limit)
+        findings = left = examine(tokens, limit)  # of all pairs, and of those that are left
         excluded, alike = findings.excluded(job.tokens), findings.alike(job.tokens)
         if excluded or alike:
             pairs = leave_out(pairs, texts, excluded, alike)
-            lacking = sizes_problems(pairs)
-            if lacking:
+            if lacking := sizes_problems(pairs):
                 gone = len(plan.pairs.pairs) - len(pairs.pairs)
                 raise StatisticsError([f"after leaving out {gone} pairs:", *lacking])
             texts = job.template.write(pairs)
             tokens = tokenise(tokenizer, texts)
+            left = examine(tokens, limit)
         show.tokens(plan.pairs, pairs, tokens, findings, job.tokens)
         several = ways(job.multiverse, job.template, job.method, tokens, pairs, tokenizer, job.tokens, limit)
         if job.multiverse.asked:
@@ -138,7 +138,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     first = against(evidence, tests, said, chosen.alpha)  # what may overturn the verdict
     meant = job.template.beware(pairs, control) if texts is not None else ()
     said = beside.settled(said, evidence, chosen.at(said.depth), meant)
-    last = beside.of_the_design(pairs) + (examine(tokens, limit).beware if tokens else ())
+    last = beside.of_the_design(pairs) + (left.beware if left else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

@@ -214,8 +214,8 @@ def _linked(test: GroupTest, pairs: PairSet) -> list[str]:
         return [f"{dependent} of {total} pairs share a word with another pair: they are not independent{moved}."]
     if 0 < test.clusters < total:
         return [
-            f"words spelled the same, concepts or cognate sets link the {total} pairs into {test.clusters} clusters: "
-            f"they are not independent{moved}."
+            f"concepts or cognate sets link the {total} pairs into {test.clusters} clusters: they are not "
+            f"independent{moved}."
         ]
     return []
 

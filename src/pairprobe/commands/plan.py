@@ -85,14 +85,14 @@ def _rows(job: Job, plan: preflight.Plan) -> str:
 def _ways(job: Job, plan: preflight.Plan) -> list[Estimate]:
     """Every execution that could be chosen, the chosen one first."""
     assert plan.estimate is not None
-    lengths, *of = preflight.lengths(job, plan)
+    asked = preflight.workload(job, plan.checkpoint, plan.pairs)
     ways: Any = job.execution.both() if hasattr(job.execution, "both") else (plan.execution,)
     others = []
     for way in ways:
         if way.name == plan.estimate.execution:
             continue
         try:
-            others.append(way.estimate(plan.checkpoint, lengths, True, *of))
+            others.append(way.estimate(plan.checkpoint, asked, timed=True))
         except PairprobeError as error:
             reads = plan.checkpoint.nbytes if plan.checkpoint else 0
             others.append(Estimate(way.name, "", "", reads, 0, 0, None, 1, problem=error.problems[0]))

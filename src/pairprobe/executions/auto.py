@@ -12,12 +12,14 @@ import numpy.typing as npt
 from pairprobe.errors import ExecutionError
 from pairprobe.executions.resident import Resident
 from pairprobe.executions.streamed import Streamed
-from pairprobe.records import Estimate, IntArray, Tokens, Usage
-from pairprobe.rooms import Checkpointed, Keep, Observe
+from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.rooms import Checkpointed, Keep, Observe, Workload
 
 #: Bytes of weights, as computed with, up to which a dense model is run whole: building and filling it takes no longer
 #: than streaming it.
 SMALL = 512 * 2**20
+#: The least there can be to run: for what follows from the checkpoint alone.
+LEAST = Workload(np.array([1]))
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,17 @@ class Auto(Streamed):
 
     name: str = "auto"
 
-    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Resident | Streamed:  # type: ignore[override]
+    def settle(self, checkpoint: Checkpointed, asked: Workload) -> Resident | Streamed:  # type: ignore[override]
         """The execution that fits this checkpoint. Raises ExecutionError where neither does."""
         resident, streamed = self.both()
         refused = resident.refuse(checkpoint)
         small = not refused and resident.memory_needed(checkpoint) <= SMALL
-        if small and not resident.estimate(checkpoint, lengths).problem:
+        if small and not resident.estimate(checkpoint, asked).problem:
             return resident
         found = streamed.refuse(checkpoint)
         if not found:
             return streamed
-        if refused or resident.estimate(checkpoint, lengths).problem:
+        if refused or resident.estimate(checkpoint, asked).problem:
             raise ExecutionError([found, *([refused] if refused else [])])
         return resident
 
@@ -53,35 +55,26 @@ class Auto(Streamed):
     def refuse(self, checkpoint: Checkpointed) -> str | None:
         """Why neither way can run this checkpoint, or None."""
         try:
-            self.settle(checkpoint, np.array([1]))
+            self.settle(checkpoint, LEAST)
         except ExecutionError as error:
             return error.problems[0]
         return None
 
-    def estimate(
-        self,
-        checkpoint: Checkpointed,
-        lengths: npt.NDArray[Any],
-        timed: bool = False,
-        parts: IntArray | None = None,
-        poolings: int = 1,
-        beginnings: int | None = None,
-    ) -> Estimate:
+    def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate:
         """Of the one that is chosen."""
-        return self.settle(checkpoint, lengths).estimate(checkpoint, lengths, timed, parts, poolings, beginnings)
+        return self.settle(checkpoint, asked).estimate(checkpoint, asked, timed)
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
         """Of the one that is chosen."""
-        return self.settle(checkpoint, np.array([1])).key(checkpoint)
+        return self.settle(checkpoint, LEAST).key(checkpoint)
 
-    def chunks(
-        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], parts: IntArray | None = None, poolings: int = 1
-    ) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]:
         """Of the one that is chosen."""
-        return self.settle(checkpoint, lengths).chunks(checkpoint, lengths, parts, poolings)
+        return self.settle(checkpoint, asked).chunks(checkpoint, asked)
 
     def forward(
         self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
     ) -> Usage:
         """By the one that is chosen."""
-        return self.settle(checkpoint, tokens.lengths).forward(checkpoint, tokens, observe, keep, poolings)
+        chosen = self.settle(checkpoint, Workload.of(tokens, poolings))
+        return chosen.forward(checkpoint, tokens, observe, keep, poolings)

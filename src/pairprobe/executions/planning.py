@@ -18,8 +18,7 @@ from pairprobe.executions.feeder import BUFFERS, buffer_bytes
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
 from pairprobe.executions.slots import Place, stored
-from pairprobe.records import IntArray
-from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Stored, Weight, dtype_name
+from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Stored, Weight, Workload, dtype_name
 
 if TYPE_CHECKING:
     pass
@@ -90,37 +89,27 @@ def sizes(
     )
 
 
-def needs(
-    of: Sizes,
-    lengths: npt.NDArray[Any],
-    device: str,
-    batch_tokens: int,
-    budget: Budget,
-    parts: IntArray | None = None,
-    poolings: int = 1,
-) -> Needs:
+def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Budget) -> Needs:
     """The memory of a run, made to fit: first without reading ahead, then with smaller batches, then in several passes.
-
-    parts: texts of different ones share no batch. poolings: vectors made of each state.
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
-    longest = int(lengths.max())
+    longest = int(asked.lengths.max())
     tries = [(BUFFERS, batch_tokens), (1, batch_tokens)]
     while tries[-1][1] > longest:
         smaller = max(longest, tries[-1][1] // 4)
         tries += [(BUFFERS, smaller), (1, smaller)]
     # several passes cost more than small batches, these more than not reading ahead
-    everything = np.arange(len(lengths))
+    everything = np.arange(len(asked))
     for buffers, size in tries:
-        found = _bytes(of, lengths, (everything,), device, buffers, size, parts, poolings)
+        found = _bytes(of, asked, (everything,), device, buffers, size)
         if budget.short(found.host, found.gpu) is None:
             return found
     buffers, size = tries[-1]
-    chunk = len(lengths)
+    chunk = len(asked)
     while True:
-        chunks = tuple(np.array_split(everything, -(-len(lengths) // chunk)))
-        found = _bytes(of, lengths, chunks, device, buffers, size, parts, poolings)
+        chunks = tuple(np.array_split(everything, -(-len(asked) // chunk)))
+        found = _bytes(of, asked, chunks, device, buffers, size)
         if budget.short(found.host, found.gpu) is None or chunk == 1:
             return found
         chunk = -(-chunk // 2)
@@ -128,27 +117,25 @@ def needs(
 
 def _bytes(
     of: Sizes,
-    lengths: npt.NDArray[Any],
+    asked: Workload,
     chunks: tuple[npt.NDArray[np.int64], ...],
     device: str,
     buffers: int,
     batch_tokens: int,
-    parts: IntArray | None,
-    poolings: int,
 ) -> Needs:
     most = 0
     for chunk in chunks:
-        divided = batches(lengths[chunk], batch_tokens, None if parts is None else parts[chunk])
-        padded = [len(rows) * int(lengths[chunk][rows].max()) for rows in divided]
-        longest = int(lengths[chunk].max())
+        some = asked.select(chunk)
+        padded = [len(rows) * int(some.lengths[rows].max()) for rows in batches(some.lengths, batch_tokens, some.parts)]
+        longest = int(some.lengths.max())
         # twice: what a layer makes of them, and the holes its predecessors leave in the heap
         states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
         most = max(most, states + int(max(padded) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
     computing = most + of.outside + of.slots + of.expert + tile + of.rounding
     staging = buffers * of.buffer
-    results = poolings * of.depths * len(lengths) * of.width * 4  # float32, on the host, of all passes
-    results += min(of.depths * int(lengths.sum()) * 4, TOKEN_NORMS)
+    results = asked.poolings * of.depths * len(asked) * of.width * 4  # float32, on the host, of all passes
+    results += min(of.depths * int(asked.lengths.sum()) * 4, TOKEN_NORMS)
     if device == "cpu":
         return Needs(staging + computing + results + SLACK, 0, buffers, batch_tokens, chunks)
     return Needs(staging + of.outside + results + SLACK, staging + computing, buffers, batch_tokens, chunks)

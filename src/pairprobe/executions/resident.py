@@ -19,8 +19,8 @@ from pairprobe.executions.rounding import AS_STORED, WEIGHTS, Rounded, refuse
 from pairprobe.executions.slots import Place
 from pairprobe.executions.states import Phase, finite, out_of_memory
 from pairprobe.executions.stream import Stream, taken_apart
-from pairprobe.records import Estimate, IntArray, Rounding, Tokens, Usage
-from pairprobe.rooms import Checkpointed, Keep, Observe
+from pairprobe.records import Estimate, Rounding, Tokens, Usage
+from pairprobe.rooms import Checkpointed, Keep, Observe, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -65,42 +65,33 @@ class Resident:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
         return devices.choose(self.device)
 
-    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Resident:  # noqa: ARG002
+    def settle(self, checkpoint: Checkpointed, asked: Workload) -> Resident:  # noqa: ARG002
         """Itself; see `auto`."""
         return self
 
-    def memory_needed(
-        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any] | None = None, parts: IntArray | None = None
-    ) -> int:
-        """Bytes the weights take, as computed with, plus the file's pages while they are converted; and, for texts of
-        these lengths, what a layer holds of their largest batch."""
+    def memory_needed(self, checkpoint: Checkpointed, asked: Workload | None = None) -> int:
+        """Bytes the weights take, as computed with, plus the file's pages while they are converted; and, of the texts
+        asked for, what a layer holds of their largest batch."""
         itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
         largest = max((t.nbytes for t in checkpoint.tensors.values()), default=0)
         if self.weights != AS_STORED and not self.refuse(checkpoint):  # one matrix as stored, and in float32
             matrices = (w for p in self._rounded(checkpoint) for expert in p.weights for w in expert)
             largest = max(largest, *(w.nbytes + 4 * math.prod(w.shape) for w in matrices))
         weights = checkpoint.parameters * itemsize + largest
-        if lengths is None:
+        if asked is None:
             return weights
-        padded = max(int(lengths[rows].max()) * len(rows) for rows in batches(lengths, self.batch_tokens, parts))
+        divided = batches(asked.lengths, self.batch_tokens, asked.parts)
+        padded = max(int(asked.lengths[rows].max()) * len(rows) for rows in divided)
         inside = [t.shape for name, t in checkpoint.tensors.items() if _of_a_layer(name) and len(t.shape) == 2]
         inner = max((max(shape) for shape in inside), default=0)
         width = max((min(shape) for shape in inside), default=0)
         return weights + int(padded * itemsize * (WIDE * inner + NARROW * width))
 
-    def estimate(
-        self,
-        checkpoint: Checkpointed,
-        lengths: npt.NDArray[Any],
-        timed: bool = False,
-        parts: IntArray | None = None,
-        poolings: int = 1,  # noqa: ARG002
-        beginnings: int | None = None,  # noqa: ARG002
-    ) -> Estimate:
-        """What a run on texts of these lengths would take. timed: measure disk and processor."""
+    def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate:
+        """What a run on these texts would take. timed: measure disk and processor."""
         device, _ = devices.choose(self.device)
         dtype = devices.dtype_for(self.dtype, device)
-        weights = self.memory_needed(checkpoint, lengths, parts)
+        weights = self.memory_needed(checkpoint, asked)
         limits = budget(device, self.memory)
         host, gpu = (weights, 0) if device == "cpu" else (weights, weights)
         if devices.unified(device):
@@ -112,7 +103,7 @@ class Resident:
         seconds = None
         if timed and not problem:
             with devices.threads(self.threads):
-                seconds = whole_seconds(checkpoint, int(lengths.sum()), device, dtype)
+                seconds = whole_seconds(checkpoint, int(asked.lengths.sum()), device, dtype)
         reads, rounding = checkpoint.nbytes, None
         if self.weights != AS_STORED and not self.refuse(checkpoint):
             reads += sum(w.nbytes for p in self._rounded(checkpoint) for expert in p.weights for w in expert)
@@ -135,15 +126,9 @@ class Resident:
         """Nothing is kept: small models are run again as fast as their vectors are found."""
         return
 
-    def chunks(
-        self,
-        checkpoint: Checkpointed,  # noqa: ARG002
-        lengths: npt.NDArray[Any],
-        parts: IntArray | None = None,  # noqa: ARG002
-        poolings: int = 1,  # noqa: ARG002
-    ) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]:  # noqa: ARG002
         """One pass."""
-        return (np.arange(len(lengths)),)
+        return (np.arange(len(asked)),)
 
     def refuse(self, checkpoint: Checkpointed) -> str | None:
         """Why this checkpoint cannot be run this way, or None."""

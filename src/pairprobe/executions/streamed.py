@@ -24,8 +24,8 @@ from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
-from pairprobe.records import Estimate, IntArray, Tokens, Usage
-from pairprobe.rooms import Activations, Checkpointed, Keep, Observe
+from pairprobe.records import Estimate, Tokens, Usage
+from pairprobe.rooms import Activations, Checkpointed, Keep, Observe, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class Streamed:
         """The device this will compute on, and a remark for the reader. Raises ExecutionError, see `device`."""
         return devices.choose(self.device)
 
-    def settle(self, checkpoint: Checkpointed, lengths: npt.NDArray[Any]) -> Streamed:  # noqa: ARG002
+    def settle(self, checkpoint: Checkpointed, asked: Workload) -> Streamed:  # noqa: ARG002
         """Itself; see `auto`."""
         return self
 
@@ -133,27 +133,17 @@ class Streamed:
             return set()
         return {w.activations for w in checkpoint.weights.values() if w.activations is not None}
 
-    def chunks(
-        self, checkpoint: Checkpointed, lengths: npt.NDArray[Any], parts: IntArray | None = None, poolings: int = 1
-    ) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]:
         """Indices of the texts of each pass over the checkpoint, so that their states fit in the budget."""
         device, _ = devices.choose(self.device)
         limits = budget(device, self.memory)
-        return self._needs(self._stream(checkpoint), lengths, device, limits, parts, poolings).chunks
+        return self._needs(self._stream(checkpoint), asked, device, limits).chunks
 
-    def estimate(
-        self,
-        checkpoint: Checkpointed,
-        lengths: npt.NDArray[Any],
-        timed: bool = False,
-        parts: IntArray | None = None,
-        poolings: int = 1,
-        beginnings: int | None = None,
-    ) -> Estimate:
-        """What a run on texts of these lengths would take.
+    def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate:
+        """What a run on these texts would take.
 
-        timed: measure disk and processor, about a second. beginnings: of the tokens' texts, see `Tokens.beginnings`:
-        what a causal model computes, which is guessed from its modules, for the time alone.
+        timed: measure disk and processor, about a second. Beginnings are what a causal model computes; whether it is
+        causal is guessed from its modules.
         """
         import torch
 
@@ -161,7 +151,7 @@ class Streamed:
         dtype = devices.dtype_for(self.dtype, device)
         stream = self._stream(checkpoint)
         limits = budget(device, self.memory)
-        wanted = self._needs(stream, lengths, device, limits, parts, poolings)
+        wanted = self._needs(stream, asked, device, limits)
         tensors = [part for layer in stream.layers for part in stored(layer)]
         reads = sum(part.nbytes for part in tensors)
         seconds = None
@@ -169,9 +159,9 @@ class Streamed:
             with devices.threads(self.threads), torch.inference_mode():
                 workshop = Workshop(device, getattr(torch, dtype), self.activations == "as_stored")
                 rate = reading_rate(tensors)
-                of = [(lengths[c], wanted.batch_tokens, None if parts is None else parts[c]) for c in wanted.chunks]
-                count = sum(1 for chunk in of for _ in batches(*chunk))
-                tokens = beginnings if beginnings and stream.causal else int(lengths.sum())
+                passes = [asked.select(chunk) for chunk in wanted.chunks]
+                count = sum(1 for of in passes for _ in batches(of.lengths, wanted.batch_tokens, of.parts))
+                tokens = asked.beginnings if asked.beginnings and stream.causal else int(asked.lengths.sum())
                 compute = computing_seconds(stream.layers, tokens, count, workshop)
             seconds = total_seconds(reads, rate, compute, len(wanted.chunks))
         short = limits.short(wanted.host, wanted.gpu)
@@ -184,23 +174,15 @@ class Streamed:
         device, _ = devices.choose(self.device)
         return taken_apart(checkpoint, devices.dtype_for(self.dtype, device), self.attention, self.weights)
 
-    def _needs(
-        self,
-        stream: Stream,
-        lengths: npt.NDArray[Any],
-        device: str,
-        limits: Budget,
-        parts: IntArray | None,
-        poolings: int,
-    ) -> Needs:
+    def _needs(self, stream: Stream, asked: Workload, device: str, limits: Budget) -> Needs:
         import torch
 
         itemsize = getattr(torch, devices.dtype_for(self.dtype, device)).itemsize
         config = stream.sequence.stack.config.get_text_config()
-        rows = min(int(lengths.sum()), config.vocab_size)
+        rows = min(int(asked.lengths.sum()), config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
         of = replace(of, rounding=scratch(stream.layers, device.partition(":")[0]))
-        return needs(of, lengths, device, self.batch_tokens, limits, parts, poolings)
+        return needs(of, asked, device, self.batch_tokens, limits)
 
     def forward(
         self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
@@ -223,7 +205,7 @@ class Streamed:
         peaks: dict[str, int] = {}
         limits = budget(device, self.memory)
         stream = self._stream(checkpoint)
-        wanted = self._needs(stream, tokens.lengths, device, limits, tokens.parts, poolings)
+        wanted = self._needs(stream, Workload.of(tokens, poolings), device, limits)
         short = limits.short(wanted.host, wanted.gpu)
         if short or len(wanted.chunks) > 1:
             raise ExecutionError(lacking(checkpoint.name, short or ("this machine", wanted.host, limits.host)), LESS)

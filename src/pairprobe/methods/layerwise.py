@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pairprobe.errors import ConfigError
 from pairprobe.methods.pooling import Pooling
 from pairprobe.records import IntArray, Tokens, Usage, Vectors
-from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Execution, Keeping, Shelf
+from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Execution, Keeping, Shelf, Workload
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ class Layerwise(Pooling):
         rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
         usages = []
         while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
-            some = tokens.select(rest)
-            chunk = execution.chunks(checkpoint, some.lengths, some.parts, len(poolings))[0]
+            chunk = execution.chunks(checkpoint, Workload.of(tokens, len(poolings)).select(rest))[0]
             rows, rest = rest[chunk], np.delete(rest, chunk)
             keep = _Keep(gathered, rows, shelf, keys) if shelf else None
             usages.append(_measure(checkpoint, tokens, rows, shares, execution, gathered, keep))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ REUSED = 0.1  # cost of a word that also stands in a cognate pair: it decides be
 class Item:
     """A word that may become part of a pair. cogsets: its cognate sets. kin: families of those sets, and of sets whose
     words have the same form in some language (Swedish ben is 'bone' and 'leg'): two items that share one may be
-    related.."""
+    related."""
 
     word: Word
     cogsets: frozenset[str]
@@ -30,8 +29,8 @@ class Item:
 
     @property
     def key(self) -> str:
-        """What one word is: its spelling without case. In two languages it is still one text to a model."""
-        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.word.form).casefold())
+        """What one word is: its spelling. In two languages it is still one text to a model."""
+        return self.word.spelling
 
     def related(self, other: Item) -> bool:
         return not self.kin.isdisjoint(other.kin)

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairprobe.errors import ConfigError, PairsError, nearest
-from pairprobe.pairs.building import Material, Recipe, build
-from pairprobe.pairs.cldf import items_of, languages_of, shown_names
+from pairprobe.pairs.building import Material, build
 from pairprobe.pairs.forms import Cleaning, told
 from pairprobe.pairs.matching import Item
+from pairprobe.pairs.sides import Sides, languages_of, shown_names
 from pairprobe.pairs.wordlist import Wordlist, read
 from pairprobe.records import PairSet, Word
 
@@ -30,30 +30,21 @@ LABEL = "same meaning: nobody judged cognates across these two datasets; a diffe
 
 
 @dataclass(frozen=True)
-class TwoCldf(Recipe):
-    """Pairs across two datasets; the settings of building.Recipe, and, for either side as in cldf.Cldf:
+class TwoCldf(Sides):
+    """Pairs across two datasets; the settings of sides.Sides, whose path and get are of the first, and:
 
-    path, path_b: the two datasets. get, get_b: where they can be had. root_a: the language whose roots are side a
-    (Root_Language of the cognate sets); '' takes the words of the languages side_a. side_a, side_b: languages or
-    clades. form_a, form_b, language_name_a, language_name_b, loans, doubtful, clean: as there.
+    path_b, get_b: the second dataset, and where it can be had. root_a: the language whose roots are side a
+    (Root_Language of the cognate sets); '' takes the words of the languages side_a. form_a, form_b, language_name_a,
+    language_name_b: for either side as in cldf.Cldf.
     """
 
-    path: str = "???"
     path_b: str = "???"
-    name: str | None = None
-    get: str = ""
     get_b: str = ""
     root_a: str = ""
-    side_a: list[str] = field(default_factory=list)
-    side_b: list[str] = field(default_factory=list)
     form_a: list[str] = field(default_factory=lambda: ["form"])
     form_b: list[str] = field(default_factory=lambda: ["form"])
     language_name_a: str = "Name"
     language_name_b: str = "Name"
-    loans: bool = False
-    doubtful: bool = False
-    citation: str = ""
-    clean: Cleaning = field(default_factory=Cleaning)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,10 +89,7 @@ class TwoCldf(Recipe):
     ) -> tuple[list[Item], str]:
         languages = languages_of(wordlist, chosen, (), f"pairs.side_{side}")
         names = shown_names(wordlist, getattr(self, f"language_name_{side}"))
-        found = items_of(
-            wordlist, {*languages}, names, meanings, getattr(self, f"form_{side}"), self.clean, self.loans,
-            self.doubtful, count,
-        )  # fmt: skip
+        found = self.items(wordlist, {*languages}, names, meanings, getattr(self, f"form_{side}"), count)
         items = [_of_side(x, side) for i in languages for x in found.get(i, ())]
         return items, ", ".join(names[i] for i in languages)
 

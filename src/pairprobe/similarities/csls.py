@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.errors import StatisticsError, at_least
+from pairprobe.norms import blocks
 from pairprobe.records import IntArray, Similarities, Texts, Vectors
-from pairprobe.similarities.pairwise import Array, Rows, blocks, cosines, lengths_of, settled, used
+from pairprobe.similarities.pairwise import Array, Rows, cosines, lengths_of, settled, used
 from pairprobe.similarities.vocabulary import demand, lacking, languages, overlap, referred
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pairprobe.norms import blocks, finite_lengths
 from pairprobe.records import Similarities, Texts, Vectors
-from pairprobe.similarities.pairwise import Array, Rows, blocks, compared, finite_lengths, used
+from pairprobe.similarities.pairwise import Array, Rows, compared, used
 
 
 @dataclass(frozen=True)

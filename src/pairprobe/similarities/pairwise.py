@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe import norms
 from pairprobe.errors import StatisticsError
+from pairprobe.norms import blocks, finite_lengths
 from pairprobe.records import IntArray, Texts, Vectors
 
 Array = npt.NDArray[np.float64]
@@ -16,8 +18,7 @@ Array = npt.NDArray[np.float64]
 Change = Callable[[Array, IntArray], Array]
 Compare = Callable[[Array, Array], Array]
 
-BLOCK = 1 << 21  # float64 values of one side of a block: 16 MB
-TILE = 1024  # words on a side of a table, at most: 8 MB
+TILE = 1024  # words on a side of a tile, at most: 8 MB
 TABLE = 4096  # fewer pairs than this are computed one by one, so that a pair's number never hangs on its neighbours
 FULL = 1 / 16  # of a table must be asked for, for the whole table to be the cheaper way
 NOTHING = 1e-12  # cosines this near 0, and lengths this small beside what was subtracted, are rounding
@@ -40,13 +41,6 @@ class Rows:
 
     def __call__(self, which: IntArray) -> Array:
         return self.raw(which) if self.change is None else self.change(self.raw(which), which)
-
-
-def blocks(which: IntArray, width: int) -> Iterator[IntArray]:
-    """`which` in parts whose vectors fill a block, few enough for a table of two parts."""
-    size = max(1, min(2 * TILE, BLOCK // max(1, width)))
-    for start in range(0, len(which), size):
-        yield which[start : start + size]
 
 
 def cosines_by_depth(
@@ -85,7 +79,7 @@ def compared(rows: Rows, texts: Texts, one_by_one: Compare, table: Compare) -> A
         a, row = np.unique(texts.a, return_inverse=True)
         b, column = np.unique(texts.b, return_inverse=True)
         if len(texts.a) >= FULL * len(a) * len(b):
-            size = max(1, min(TILE, BLOCK // rows.width))
+            size = max(1, min(TILE, norms.BLOCK // rows.width))
             tile = row // size * (len(b) // size + 1) + column // size
             order = np.argsort(tile, kind="stable")
             for mine in np.split(order, np.flatnonzero(np.diff(tile[order])) + 1):
@@ -123,19 +117,6 @@ def lengths_of(rows: Rows, texts: Texts, which: IntArray, depth: int, what: str 
                 "direction, so its cosine is undefined.",
                 "Leave its pairs out of the table, or this depth out: method.depths=[…]",
             )
-    return found
-
-
-def finite_lengths(raw: Array, texts: Texts, which: IntArray, depth: int) -> Array:
-    """float64 [n]: lengths of `raw` [n, width]. Raises StatisticsError for one that holds NaN or infinity."""
-    found: Array = np.linalg.norm(raw, axis=1)
-    wrong = which[~np.isfinite(found)]
-    if len(wrong):
-        raise StatisticsError(
-            f"the vector of '{texts.texts[int(wrong[0])].word.form}' at depth {depth} holds NaN or infinity; nothing "
-            "can be computed from it.",
-            "Compute in float32 (execution.dtype=float32), anew (execution.resume=false), or leave the word out.",
-        )
     return found
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.norms import blocks, finite_lengths
 from pairprobe.records import Similarities, Texts, Vectors
-from pairprobe.similarities.pairwise import Rows, blocks, cosines, finite_lengths, used
+from pairprobe.similarities.pairwise import Rows, cosines, used
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Words are one where they are spelled the same, whatever their languages and case
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -89,8 +88,7 @@ def units(pairs: Sequence[Pair]) -> IntArray:
 
 
 def _word(word: Word) -> tuple[str, str]:
-    """What one word is: its spelling without case, composed or not."""
-    return "word", unicodedata.normalize("NFC", unicodedata.normalize("NFC", word.form).casefold())
+    return "word", word.spelling
 
 
 def _joined(ties: Iterable[Sequence[Hashable]]) -> dict[Hashable, int]:
