@@ -168,7 +168,7 @@ class Streamed:
         if timed:
             with devices.threads(self.threads), torch.inference_mode():
                 workshop = Workshop(device, getattr(torch, dtype), self.activations == "as_stored")
-                rate = reading_rate(tensors)
+                rate = reading_rate(tensors, checkpoint.to_come)
                 of = [(lengths[c], wanted.batch_tokens, None if parts is None else parts[c]) for c in wanted.chunks]
                 count = sum(1 for chunk in of for _ in batches(*chunk))
                 tokens = beginnings if beginnings and stream.causal else int(lengths.sum())
