@@ -189,7 +189,7 @@ class Repository:
         found = _ggufs(there)
         if not found:
             return None
-        return CheckpointError([what, f"Its GGUF files: {listed(found)}."], f"Choose one: model.file={found[0]}")
+        return CheckpointError([what, f"Its GGUF files: {listed(found)}."], "Choose one: model.file=NAME.gguf")
 
     @property
     def _log_in(self) -> str:
