@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+LARGE = (".safetensors", ".gguf")  # files that the storage has
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
@@ -136,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.role == "storage":
             if "signature" not in parse_qs(parts.query) or fault == "expired":
                 return self._send(403, b"<Error>signature</Error>")
-            _, repository, file = path.rsplit("/", 2)
+            _, repository, file = path.split("/", 2)
             return self._file(hub.repositories[repository.replace("--", "/")], file, fault)
         if path.startswith("/plain/"):
             if hub.elsewhere:
@@ -175,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "EntryNotFound", "Entry not found")
         more = {"X-Repo-Commit": repository_.commit}
         body = repository_.files[file]
-        if file.endswith(".safetensors"):
+        if file.endswith(LARGE):
             more |= {
                 "Location": f"{hub.storage}/{name.replace('/', '--')}/{file}?signature=abc",
                 "X-Linked-Size": str(len(body)), "X-Linked-ETag": f'"{hashlib.sha256(body).hexdigest()}"',
@@ -233,6 +234,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _tree(file: str, body: bytes) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "path": file, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-    if file.endswith(".safetensors"):
+    if file.endswith(LARGE):
         entry["lfs"] = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
     return entry

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import socket
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -38,28 +38,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same in several files."""
     return write("llama", tmp_path_factory.mktemp("written") / "many", hidden_size=256, shards="300KB")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A hub that huggingface_hub takes for the hub, with an empty cache and nobody logged in."""
-    with Server() as server:
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.setenv("PAIRPROBE_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
-        yield server
 
 
 def on_hub(server: Server, folder: Path, fetch: str = "rows", **more: object) -> Model:

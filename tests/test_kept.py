@@ -240,14 +240,15 @@ CHILD = """
         if depth == {depth}:
             os.kill(os.getpid(), signal.SIGKILL)
     kept.Writing.state = state
+    {more}
     import test_kept
     test_kept.vectors(Path({folder!r}), Path({root!r}))
 """
 
 
-def killed(folder: Path, root: Path, depth: int) -> None:
+def killed(folder: Path, root: Path, depth: int, more: str = "") -> None:
     code = textwrap.dedent(CHILD).format(
-        tests=str(Path(__file__).parent), depth=depth, folder=str(folder), root=str(root)
+        tests=str(Path(__file__).parent), depth=depth, folder=str(folder), root=str(root), more=more
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -344,6 +345,90 @@ def test_two_processes_at_once_keep_the_same_set(folder, tmp_path):
         _, said = child.communicate(timeout=120)
         assert child.returncode == 0, said
     assert vectors(folder, tmp_path / "kept").about["kept"].startswith("8 of 8")
+
+
+# ── left over ────────────────────────────────────────────────────────────────────────────────────────────
+
+#: The process ends between writing a temporary file and giving it its name.
+WHILE_WRITING = "Path.replace = lambda self, to: os.kill(os.getpid(), signal.SIGKILL) if 'state' in str(to) else "\
+    "os.rename(self, to)"  # fmt: skip
+
+
+def unfinished(root: Path) -> list[str]:
+    """Names of the files in the making, without who makes them."""
+    return sorted(f.name.split(".")[1] for f in root.glob("*/*/.*"))
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_run_and_changes_nothing(folder, tmp_path):
+    root = tmp_path / "kept"
+    killed(folder, root, LAYERS, WHILE_WRITING)
+    assert unfinished(root) == ["state-001"]
+    (found,) = sets(root)
+    there = {f.name for f in found.iterdir() if not f.name.startswith(".")}
+    os.utime(found, (1, 1))
+    Kept(root).clear()
+    assert unfinished(root) == []
+    assert {f.name for f in found.iterdir()} == there  # finished depths serve the next run
+    assert found.stat().st_mtime == 1  # clearing is no use
+
+
+def test_any_run_removes_what_a_killed_one_was_writing(folder, tmp_path):
+    killed(folder, tmp_path / "kept", LAYERS, WHILE_WRITING)
+    vectors(folder, tmp_path / "kept", words=("another", "set"))
+    assert unfinished(tmp_path / "kept") == []
+    assert (vectors(folder, tmp_path / "kept").values == vectors(folder, None).values).all()
+
+
+def test_what_a_living_process_is_writing_stays_however_old_until_it_ends(tmp_path):
+    code = textwrap.dedent(
+        f"""
+        import sys, time
+        from pathlib import Path
+        from pairprobe.kept import Kept
+        def write(file):
+            file.write_bytes(b"half of it")
+            print("now", flush=True)
+            time.sleep(600)
+        Kept(Path({str(tmp_path)!r})).shelf({{"a": 1}}).writing(["x"]).state(1, write)
+        """
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "now\n"
+        (file,) = tmp_path.glob("*/*/.state-001.*")
+        os.utime(file, (1, 1))
+        Kept(tmp_path).clear()
+        assert file.read_bytes() == b"half of it"
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+    Kept(tmp_path).clear()
+    assert unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "locks"),
+    [(".state-001.another.12", True), (".depth-001.npy.12", True), (f".state-001.{keeping.HOST}.12", False)],
+    ids=["elsewhere", "older version", "no locks"],
+)
+def test_what_nobody_knows_the_writer_of_stays_for_a_week(tmp_path, monkeypatch, name, locks):
+    def refuse(*_):
+        raise OSError("no locks available")
+
+    if not locks:
+        monkeypatch.setattr(keeping.fcntl, "flock", refuse)
+    file = tmp_path / "key" / "set" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"half of it")
+    now = file.stat().st_mtime
+    os.utime(file, (now, now - 6 * 24 * 3600))
+    Kept(tmp_path).clear()
+    assert unfinished(tmp_path) == [name.split(".")[1]]
+    os.utime(file, (now, now - 8 * 24 * 3600))
+    Kept(tmp_path).clear()
+    assert unfinished(tmp_path) == []
 
 
 # ── room ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ PairprobeError
 ├── TextError          a template or a text
 ├── TokenError         a word that becomes no usable token
 ├── CheckpointError    weights, tokenizer or config of a model
+│   └── OutOfReach     … on a server that does not answer
 ├── ExecutionError     device, memory, states that are not finite
 ├── StatisticsError    numbers from which nothing can be computed
 └── StoreError         MLflow's store
@@ -50,6 +51,10 @@ class TokenError(PairprobeError):
 
 class CheckpointError(PairprobeError):
     """Weights, tokenizer or config of a model are missing, damaged or refused."""
+
+
+class OutOfReach(CheckpointError):
+    """The server that has them does not answer, or may not be asked."""
 
 
 class ExecutionError(PairprobeError):

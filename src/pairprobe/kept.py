@@ -5,6 +5,8 @@
                                    lengths of all their tokens' states there
     ROOT/KEY/SET/state-007         all tokens' states there, from which an interrupted run goes on; one at a time
 
+    ROOT/KEY/SET/.NAME.HOST.PID    a file in the making, locked by its process
+
 KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all, and end with a
 checksum of what is before it: a disk's mistake never becomes a result.
 """
@@ -16,6 +18,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 import time
 import zlib
@@ -27,9 +30,18 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and only age tells what is left over
+    fcntl = None  # type: ignore[assignment]
+
 FloatArray = npt.NDArray[np.float32]
 #: States are written when this much longer has passed than writing them takes.
 WORTH = 20
+#: Seconds after which a file in the making is nobody's, where no lock can tell.
+FORGOTTEN = 7 * 24 * 3600
+#: Stands for this machine: a lock is a word about its own processes only.
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def key(about: Mapping[str, Any]) -> str:
@@ -60,6 +72,17 @@ class Kept:
         """The place of all vectors made in the way `about` says."""
         whole = {**about, "code": source_hash()}
         return Shelf(self, self.root / key(whole)[:32], whole)
+
+    def clear(self) -> None:
+        """Remove files in the making that nobody makes any more: their process ended on this machine, or they did not
+        change for a week."""
+        for file in self.root.glob("*/*/.*"):
+            with contextlib.suppress(OSError):  # finished or removed meanwhile, or not ours to remove
+                if not _left_over(file):
+                    continue
+                used = file.parent.stat()
+                file.unlink()
+                os.utime(file.parent, ns=(used.st_atime_ns, used.st_mtime_ns))  # clearing is no use of the set
 
     def tidy(self, spare: Path) -> None:
         """Remove sets until no more than `limit` bytes are left; `spare` stays."""
@@ -136,6 +159,7 @@ class Writing:
         self._last = time.monotonic()
         self._cost = 0.0
         with self._trying():
+            shelf.kept.clear()
             folder.mkdir(parents=True, exist_ok=True)
             self._put("texts.json", lambda file: file.write_text(json.dumps({"texts": texts, "norms": norms})))
             about = shelf.folder / "about.json"
@@ -189,13 +213,15 @@ class Writing:
         return sorted(self.folder.glob("state-*"))
 
     def _put(self, name: str, write: Callable[[Path], Any]) -> None:
-        temporary = self.folder / f".{name}.{os.getpid()}"
+        temporary = self.folder / f".{name}.{HOST}.{os.getpid()}"
         try:
-            write(temporary)
-            if not name.endswith(".json"):
-                with temporary.open("r+b") as stream:
-                    stream.write(_checksum(stream, temporary.stat().st_size))
-            temporary.replace(self.folder / name)
+            with temporary.open("wb") as made:
+                _locked(made)
+                write(temporary)
+                if not name.endswith(".json"):
+                    with temporary.open("r+b") as stream:
+                        stream.write(_checksum(stream, temporary.stat().st_size))
+                temporary.replace(self.folder / name)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -205,6 +231,29 @@ class Writing:
             yield
         except OSError:
             self.works = False
+
+
+def _locked(file: IO[bytes]) -> bool | None:
+    """Whether this process alone has the file now, until it closes it or ends. None: there are no locks here."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except BlockingIOError:
+        return False
+    except OSError:  # not on this file system
+        pass
+    return None
+
+
+def _left_over(file: Path) -> bool:
+    """Whether the process that made this temporary file is gone."""
+    if f".{HOST}." in file.name:
+        with file.open("rb") as stream:
+            alone = _locked(stream)
+        if alone is not None:
+            return alone
+    return time.time() - file.stat().st_mtime > FORGOTTEN
 
 
 def _end(slices: Sequence[tuple[int, int]]) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pairprobe.checkpoints.checkpoint import Checkpoint
+from pairprobe.checkpoints.model import Model
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
 from pairprobe.multiverse import asked_of_the_model
@@ -36,11 +39,14 @@ class Problem:
     error: PairprobeError
 
 
-def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
+def check(
+    job: Job, timed: bool = False, locate: Callable[[Model], Checkpoint] = Model.locate
+) -> tuple[Plan | None, list[Problem]]:
     """Look at everything a run needs: pairs, template, tokenizer, checkpoint, device, memory.
 
     Reads the pair set, the checkpoint's config, tokenizer and headers, and asks torch for devices. Loads no weights.
-    timed: estimate how long it will take, from a short measurement of disk and processor.
+    timed: estimate how long it will take, from a short measurement of disk and processor. locate: how the model is
+    found; with `Model.foresee` it may lie on the hub.
 
     Returns:
         the plan (None where there are problems) and every problem found.
@@ -72,7 +78,7 @@ def check(job: Job, timed: bool = False) -> tuple[Plan | None, list[Problem]]:
     texts = attempt("template", lambda: [t.write(pairs) for t in templates]) if pairs is not None else None
     if texts is not None:
         attempt("reference", lambda: _check_similarities(job, texts[0]))
-    checkpoint = attempt("model", job.model.locate)
+    checkpoint = attempt("model", lambda: locate(job.model))
     remark, execution, estimate = "" if job.method.computes else _not_rounded(job), None, None
     if checkpoint is not None:
         depths = attempt("method", lambda: job.method.depths_of(checkpoint))

@@ -54,7 +54,7 @@ def run(
     if plan is None:
         raise PairprobeError([line for p in problems for line in p.error.problems], problems[0].error.next_step)
     if plan.checkpoint is not None and plan.checkpoint.to_come:
-        show.line("download", f"{job.model.hub}, {preflight.gigabytes(plan.checkpoint.nbytes)}")
+        show.line("download", f"{job.model.on_hub}, {preflight.gigabytes(plan.checkpoint.to_download)}")
         plan = replace(plan, checkpoint=job.model.download())
     if plan.checkpoint is not None and job.model.sha256:
         plan.checkpoint.check_sha256(job.model.sha256)

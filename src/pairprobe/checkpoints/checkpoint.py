@@ -69,11 +69,12 @@ class Checkpoint:
         """
         folder = Path(folder)
         name = name or folder.name
-        if files is None and _is_gguf(folder):
-            opened = gguf.open_file(folder)
+        opened = gguf.find(folder, files)
+        if opened:
             return cls(
-                name, opened.files[0].parent, where or f"file {opened.files[0]}", revision, opened.config,
-                dict(opened.tensors), opened.header, trust_remote_code, tokenizer, opened.files[0],
+                name, folder if files else opened.files[0].parent, where or f"file {opened.files[0]}", revision,
+                opened.config, dict(opened.tensors), opened.header, trust_remote_code, tokenizer or opened.tokenizer,
+                opened.files[0],
             )  # fmt: skip
         problems = []
         config: Any = {}
@@ -199,6 +200,11 @@ class Checkpoint:
     def fetched_bytes(self) -> int:
         """Bytes of weights, headers and what else came by our own requests so far; 0 for local files."""
         return sum(web.fetched for web in {id(r.web): r.web for r in self.remotes}.values())
+
+    @property
+    def to_download(self) -> int:
+        """Bytes of the weight files that are on a server only."""
+        return sum(r.size for r in self.remotes if not (self.folder / r.name).exists())
 
     @cached_property
     def remotes(self) -> list[Remote]:
@@ -380,12 +386,6 @@ class Checkpoint:
         out = torch.empty(weight.shape)
         factor = weight.rows({role: reading.whole(p) for role, p in weight.parts.items()}, 0, weight.shape[0], out)
         return out if factor is None else out.mul_(factor.view(-1, *[1] * (out.ndim - 1)))
-
-
-def _is_gguf(path: Path) -> bool:
-    if path.is_dir():
-        return not any(path.glob("*.safetensors")) and any(path.glob("*.gguf"))
-    return path.suffix == ".gguf"
 
 
 def _first_line(error: BaseException) -> str:

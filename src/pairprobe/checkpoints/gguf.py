@@ -1,63 +1,68 @@
 """GGUF files: llama.cpp's container of metadata, a table of tensors, and their bytes.
 
-    opened = open_file(Path("/models/x-Q4_K_M.gguf"))
-    opened.config, opened.tensors["model.layers.0.self_attn.q_proj.weight"]
-
-Format: 'GGUF', version, counts; key–value pairs; name, dimensions, type and offset of each tensor; from the next
-multiple of general.alignment on, the data. Little-endian. Source: ggml, docs/gguf.md.
+opened = open_file(Path("/models/x-Q4_K_M.gguf"))
+opened.config, opened.tensors["model.layers.0.self_attn.q_proj.weight"]
 """
 
 from __future__ import annotations
 
 import json
-import math
-import mmap
 import re
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pairprobe.checkpoints import gguf_config, reading
-from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, READ, TYPES, GgufTensor
+from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, READ, GgufTensor
+from pairprobe.checkpoints.gguf_container import AGAIN, Container, read_container, read_remote
 from pairprobe.checkpoints.headers import Tensor
+from pairprobe.checkpoints.remote import Remote
+from pairprobe.checkpoints.url import keep
 from pairprobe.checkpoints.weight import FLOATS
 from pairprobe.errors import CheckpointError
 
-AGAIN = "Download this file again."
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-#: Number of a metadata value's kind → struct's letter. 8 is a string, 9 an array.
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
 #: Names for the way Llama 3's tokenizer splits text (tokenizer.ggml.pre).
 LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
-class Container:
-    """What one file says of itself. tensors: by GGUF's names, block types with the shape [out, bytes of a row].
-    shapes: as the model has them. raw: all bytes before the data."""
-
-    metadata: dict[str, Any]
-    tensors: dict[str, Tensor]
-    shapes: dict[str, tuple[int, ...]]
-    raw: bytes
-
-
-@dataclass(frozen=True)
 class Opened:
     """A model from one GGUF file or its parts. config and the names of `tensors`: Hugging Face's. header: all bytes
-    that are neither weights nor padding, for an identity."""
+    that are neither weights nor padding, for an identity. tokenizer: a folder whose tokenizer is this model's, None
+    where `tokenizer` finds it by the first file."""
 
     files: tuple[Path, ...]
     architecture: str
     config: dict[str, Any]
     tensors: dict[str, GgufTensor]
     header: bytes
+    tokenizer: Path | None = None
+
+
+def find(folder: Path, files: Sequence[Path | Remote] | None = None) -> Opened | None:
+    """The GGUF model that is this file, lies in this folder or is made of `files` on a server; None where none is.
+
+    files: with names from `folder` on, which holds a tokenizer beside them where their server does.
+    """
+    if files is None:
+        return open_file(folder) if _is_gguf(folder) else None
+    remotes = [file for file in files if isinstance(file, Remote) and file.name.endswith(".gguf")]
+    if not remotes:
+        return None
+    beside = (folder / remotes[0].name).parent
+    there = any((beside / name).exists() for name in TOKENIZER_FILES)
+    return replace(open_remotes(remotes), tokenizer=beside if there else None)
+
+
+def _is_gguf(path: Path) -> bool:
+    if path.is_dir():
+        return not any(path.glob("*.safetensors")) and any(path.glob("*.gguf"))
+    return path.suffix == ".gguf"
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -73,16 +78,21 @@ def files_of(path: Path) -> tuple[Path, ...]:
             what = f"{len(models)} models ({', '.join(models[:4])})" if models else "no .gguf file"
             raise CheckpointError(f"{path}: {what}.", f"Name the file itself: model.source={path}/….gguf")
         path = path / models[0]
-    split = _PART.fullmatch(path.name)
-    if not split:
-        return (path,)
-    stem, _, count = split.groups()
-    parts = [path.with_name(f"{stem}-{n:05d}-of-{count}.gguf") for n in range(1, int(count) + 1)]
+    parts = [path.with_name(part) for part in parts_of(path.name)]
     missing = [p.name for p in parts if not p.is_file()]
-    if missing or not parts:
+    if (missing and len(parts) > 1) or not parts:
         shown = ", ".join(missing[:4])
         raise CheckpointError(f"{path.name}: {len(missing)} of {len(parts)} parts are missing: {shown}.", AGAIN)
     return tuple(parts)
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Names of all parts of the split file that `name` is one of; of any other file, `name` alone."""
+    split = _PART.fullmatch(name)
+    if not split:
+        return (name,)
+    stem, _, count = split.groups()
+    return tuple(f"{stem}-{n:05d}-of-{count}.gguf" for n in range(1, int(count) + 1))
 
 
 def open_file(path: Path) -> Opened:
@@ -94,13 +104,29 @@ def open_file(path: Path) -> Opened:
         CheckpointError: damaged, incomplete, or an architecture or a type that is not read.
     """
     files = files_of(path)
+    return _opened(files, [read_container(file) for file in files], _beside(files[0]))
+
+
+def open_remotes(files: Sequence[Remote]) -> Opened:
+    """`open_file` of a model's files on a server, in order; their headers alone are fetched.
+
+    The one file of what comes back lies in the user's cache. It holds the metadata, for `tokenizer`, and no tensors;
+    these are to be read where they are.
+    """
+    found = [read_remote(file) for file in files]
+    opened = _opened(tuple(Path(file.name) for file in files), found, None)
+    name = _PART.sub(r"\1.gguf", opened.files[0].name)
+    return replace(opened, files=(keep(files[0].url, {name: found[0].without_tensors}) / name,))
+
+
+def _opened(files: Sequence[Path], containers: Sequence[Container], beside: dict[str, Any] | None) -> Opened:
+    """What the headers of all files say together. beside: the config.json that lies beside the first."""
     first = files[0]
     metadata: dict[str, Any] = {}
     stored: dict[str, Tensor] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     raw = []
-    for file in files:
-        one = read_container(file)
+    for file, one in zip(files, containers, strict=True):
         twice = sorted(stored.keys() & one.tensors.keys())
         if twice:
             raise CheckpointError(f"{file.name}: {twice[0]} is stored in another part already.", AGAIN)
@@ -113,138 +139,11 @@ def open_file(path: Path) -> Opened:
         raise CheckpointError(f"{first.name}: {len(files)} files with {len(stored)} tensors; {due} were due.", AGAIN)
     arch = gguf_config.architecture(metadata, first.name)
     _check_types(first, stored)
-    beside = _beside(first)
     if beside is None:
         config = gguf_config.config(metadata, shapes, lambda name: _values(stored[name]), first.name)
     else:
         config = _agreed(beside, metadata, arch, first) | {"vocab_size": _vocabulary(shapes, first)}
-    return Opened(files, arch, config, _renamed(stored, arch, config, first), b"".join(raw))
-
-
-def read_container(file: Path) -> Container:
-    """Metadata and tensor table of one file. Raises CheckpointError where it is damaged."""
-    try:
-        size = file.stat().st_size
-        if size < 24:
-            raise CheckpointError(f"{file.name}: not a whole GGUF file ({size} bytes).", AGAIN)
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(file, data).container()
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from None
-
-
-class _Reader:
-    """Walks through a file's header."""
-
-    def __init__(self, file: Path, data: mmap.mmap) -> None:
-        self.file, self.data, self.at = file, data, 0
-        self.where = "its header"
-
-    def container(self) -> Container:
-        try:
-            return self._container()
-        except struct.error:
-            raise CheckpointError(f"{self.file.name}: cut off in {self.where}.", AGAIN) from None
-        except UnicodeDecodeError:
-            raise CheckpointError(f"{self.file.name}: {self.where} is not readable.", AGAIN) from None
-
-    def _container(self) -> Container:
-        magic, version, tensors, pairs = self.numbers("4sIQQ")
-        if magic != b"GGUF":
-            raise CheckpointError(f"{self.file.name}: not a GGUF file (it begins with {magic!r}).", AGAIN)
-        if version not in (2, 3):
-            raise CheckpointError(
-                f"{self.file.name}: GGUF version {version}; little-endian files of versions 2 and 3 are read.",
-                "Convert the model again with a current llama.cpp.",
-            )
-        metadata = {}
-        for _ in range(pairs):
-            self.where = "its metadata"
-            key = self.text()
-            self.where = f"the value of {key}"
-            metadata[key] = self.value(self.numbers("I")[0])
-        entries = []
-        for _ in range(tensors):
-            self.where = "its table of tensors"
-            name = self.text()
-            self.where = f"the table's entry for {name}"
-            (rank,) = self.numbers("I")
-            if not 1 <= rank <= 4:
-                raise CheckpointError(f"{self.file.name}: {name} has {rank} dimensions; 1 to 4 are allowed.", AGAIN)
-            shape = tuple(reversed(self.numbers(f"{rank}Q")))  # GGUF names the fastest first
-            entries.append((name, shape, *self.numbers("IQ")))
-        alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment <= 0:
-            raise CheckpointError(f"{self.file.name}: general.alignment is {alignment!r}.", AGAIN)
-        start = -(-self.at // alignment) * alignment
-        found: dict[str, Tensor] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, shape, kind, offset in entries:
-            if name in found:
-                raise CheckpointError(f"{self.file.name}: {name} is in its table twice.", AGAIN)
-            found[name] = self.tensor(name, shape, kind, start + offset)
-            shapes[name] = shape
-        self.check_places(found)
-        return Container(metadata, found, shapes, self.data[: self.at])
-
-    def tensor(self, name: str, shape: tuple[int, ...], kind: int, start: int) -> Tensor:
-        if kind not in TYPES:
-            raise CheckpointError(
-                f"{self.file.name}: {name} has the GGML type {kind}, which is not known.",
-                f"Types that are read: {', '.join(READ)}.",
-            )
-        dtype, weights, nbytes = TYPES[kind]
-        if shape[-1] % weights:
-            raise CheckpointError(
-                f"{self.file.name}: {name} is {dtype} {list(shape)}; its rows are no multiple of {weights}.", AGAIN
-            )
-        size = math.prod(shape) // weights * nbytes
-        if start + size > len(self.data):
-            raise CheckpointError(
-                f"{self.file.name}: cut off. {name} ends at byte {start + size}, the file at {len(self.data)}.", AGAIN
-            )
-        if weights > 1:
-            shape = (*shape[:-1], shape[-1] // weights * nbytes)
-        return Tensor(self.file, dtype, shape, size, start)
-
-    def check_places(self, tensors: Mapping[str, Tensor]) -> None:
-        end, before = 0, ""
-        for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-            if tensor.start < end:
-                raise CheckpointError(f"{self.file.name}: {name} and {before} share bytes.", AGAIN)
-            end, before = tensor.start + tensor.nbytes, name
-
-    def numbers(self, layout: str) -> tuple[Any, ...]:
-        found = struct.unpack_from("<" + layout, self.data, self.at)
-        self.at += struct.calcsize("<" + layout)
-        return found
-
-    def text(self, errors: str = "strict") -> str:
-        (length,) = self.numbers("Q")
-        if length > len(self.data) - self.at:
-            raise struct.error
-        self.at += length
-        return self.data[self.at - length : self.at].decode("utf-8", errors)
-
-    def value(self, kind: int) -> Any:
-        if kind in _NUMBERS:
-            (found,) = self.numbers(_NUMBERS[kind])
-            # the shortest decimal that is this float32: 1e-05, not 9.999999747378752e-06
-            return float(str(np.float32(found))) if kind == 6 else found
-        if kind == _STRING:
-            return self.text()
-        if kind != _ARRAY:
-            raise CheckpointError(f"{self.file.name}: {self.where} is of kind {kind}, which is not known.", AGAIN)
-        element, count = self.numbers("IQ")
-        if element == _STRING:
-            if count > (len(self.data) - self.at) // 8:
-                raise struct.error
-            return [self.text("replace") for _ in range(count)]  # pieces of a vocabulary may be parts of letters
-        if element not in _NUMBERS:
-            raise CheckpointError(f"{self.file.name}: {self.where} is an array of kind {element}.", AGAIN)
-        if count > len(self.data) - self.at:
-            raise struct.error
-        return list(self.numbers(f"{count}{_NUMBERS[element]}"))
+    return Opened(tuple(files), arch, config, _renamed(stored, arch, config, first), b"".join(raw))
 
 
 def _check_types(file: Path, tensors: Mapping[str, Tensor]) -> None:

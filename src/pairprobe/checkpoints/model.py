@@ -9,12 +9,14 @@ from pathlib import Path
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.files import TOKENIZER_FILES, weight_files
-from pairprobe.checkpoints.hub import Repository
+from pairprobe.checkpoints.gguf import parts_of
+from pairprobe.checkpoints.hub import Repository, listed, offline
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.url import is_url, open_url
-from pairprobe.errors import CheckpointError, ConfigError, one_of
+from pairprobe.errors import CheckpointError, ConfigError, OutOfReach, one_of
 
 FETCH = ("cache", "rows", "all")
+PATIENCE = 10.0  # seconds that a plan waits for a hub it need not ask
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Model:
         source: a local folder with config.json, tokenizer.json and safetensors, or the address of one
             (https://…/), of which method=static reads the rows it needs; wins over the other places.
         package, folder: an installed Python package and the folder in it that holds the checkpoint.
-        hub, revision: repository on the Hugging Face hub and commit or branch. file: a GGUF file of it, where it
-            holds several forms of one model; it must be in the hub's cache here.
+        hub, revision: repository on the Hugging Face hub and commit or branch. file: a GGUF file of it, the first of
+            a split one, which is the model in place of the repository's safetensors.
         fetch: what may come from the hub where its cache here does not hold the whole checkpoint. cache: nothing;
             rows: config and tokenizer, then, for method=static, the embedding rows it needs; all: everything.
         tokenizer: a folder whose tokenizer is used in place of the checkpoint's own (GGUF files may hold none that
@@ -102,43 +104,85 @@ class Model:
                 return self._open(installed, f"package {self.package} {_version(self.package)}", None)
             looked.append(f"installed package {self.package}")
         if self.hub:
-            repository = Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code)
-            if self.file:
-                place = repository.cached(self.file)
-                if place:
-                    # the snapshot's folder, whatever folders of the repository the file lies in
-                    snapshot = place.parents[self.file.count("/")]
-                    return self._open(place, f"hub cache {self.hub}, {self.file}", snapshot.name)
-                raise CheckpointError(
-                    f"{self.name}: {self.file} of {self.hub} is not in the hub cache.", f"Get it: {self._download}"
-                )
-            found_folder = repository.cached("config.json")
-            cached = found_folder.parent if found_folder else None
+            repository = self._repository()
+            cached = self._cached(repository)
             if self.fetch != "cache" and not (cached and _whole(cached)):
                 everything = self.fetch == "all"
-                cached, files = repository.rows(everything)
-                where = f"hub {self.hub}, {'to be downloaded' if everything else 'rows only'}"
-                return replace(self._open(cached, where, cached.name, files), to_come=everything)
+                return self._afar(*repository.rows(everything), to_come=everything)
             if cached:
-                commit = cached.name if cached.parent.name == "snapshots" else None
+                # the snapshot's folder, whatever folders of the repository a file lies in
+                snapshot = cached.parents[self.file.count("/")] if self.file else cached
+                commit = snapshot.name if snapshot.parent.name == "snapshots" else None
                 try:
-                    return self._open(cached, f"hub cache {self.hub}", commit)
+                    return self._open(cached, f"hub cache {self.on_hub}", commit)
                 except CheckpointError as error:
                     if self.fetch == "cache" and not _whole(cached):
-                        raise CheckpointError(error.problems, self._get) from None
+                        raise CheckpointError(error.problems, self.to_get) from None
                     raise
-            looked.append(f"hub cache for {self.hub} at {self.revision or 'main'}")
+            raise self._absent(repository, looked)
         looked.append("model.source (unset)")
-        raise CheckpointError(f"{self.name}: not found. Looked in: {', '.join(looked)}.", self._get)
+        raise CheckpointError(f"{self.name}: not found. Looked in: {', '.join(looked)}.", self.to_get)
+
+    def foresee(self) -> Checkpoint:
+        """`locate`; and a model of the hub that is not on this machine from its headers there, with `to_come`, though
+        model.fetch allows no download.
+
+        Raises:
+            CheckpointError: as `locate`, so, too, where the hub cannot be asked; or what the hub says of the model.
+        """
+        try:
+            return self.locate()
+        except CheckpointError as absent:
+            if not self.hub or self.source or self.fetch != "cache":
+                raise
+            repository = replace(self._repository(), patience=PATIENCE)
+            cached = self._cached(repository)
+            if (cached and _whole(cached)) or (self.package and self._in_package()) or offline():
+                raise
+            try:
+                return self._afar(*repository.rows(), to_come=True)
+            except OutOfReach as reason:
+                raise CheckpointError([*absent.problems, *reason.problems], absent.next_step) from None
 
     def download(self) -> Checkpoint:
         """Fetch the whole checkpoint from the hub into its cache, with a bar for each file, and find it there."""
-        assert self.hub
-        Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code).download()
+        self._repository().download()
         return self.locate()
 
+    def _repository(self) -> Repository:
+        assert self.hub
+        return Repository(self.name, self.hub, self.revision or "main", self.trust_remote_code, self.file)
+
+    def _cached(self, repository: Repository) -> Path | None:
+        """What the hub cache holds of it: the GGUF file, or the folder of config.json; perhaps not the whole."""
+        if self.file:
+            return repository.cached(self.file)
+        config = repository.cached("config.json")
+        return config.parent if config else None
+
+    def _afar(self, folder: Path, files: Sequence[Remote], *, to_come: bool) -> Checkpoint:
+        where = f"hub {self.on_hub}, {'to be downloaded' if to_come else 'rows only'}"
+        return replace(self._open(folder, where, folder.name, files), to_come=to_come)
+
+    def _absent(self, repository: Repository, looked: Sequence[str]) -> CheckpointError:
+        """That the hub cache lacks it, and which GGUF files of the repository it has, if any."""
+        if self.file:
+            problems = [f"{self.name}: {self.file} of {self.hub} is not in the hub cache."]
+        else:
+            places = (*looked, f"hub cache for {self.hub} at {self.revision or 'main'}", "model.source (unset)")
+            problems = [f"{self.name}: not found. Looked in: {', '.join(places)}."]
+        there = repository.cached_ggufs()
+        if there:
+            problems.append(f"GGUF files of it that are there: {listed(there)}. To use one: model.file={there[0]}")
+        return CheckpointError(problems, self.to_get)
+
     @property
-    def _get(self) -> str:
+    def on_hub(self) -> str:
+        """The repository, and the file of it."""
+        return f"{self.hub}, {self.file}" if self.file else str(self.hub)
+
+    @property
+    def to_get(self) -> str:
         """How to get it."""
         if self.hub:
             return (
@@ -189,7 +233,9 @@ class Model:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether nothing of a snapshot in the cache is missing: downloads that broke off leave files out."""
+    """Whether all of a snapshot or a GGUF file is in the cache: downloads that broke off leave files out."""
+    if folder.suffix == ".gguf":
+        return all(folder.with_name(part).is_file() for part in parts_of(folder.name))
     return any((folder / f).exists() for f in TOKENIZER_FILES) and not weight_files(folder, "")[1]
 
 

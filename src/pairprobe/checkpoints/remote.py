@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from pairprobe.errors import CheckpointError
+from pairprobe.errors import CheckpointError, OutOfReach
 
 if TYPE_CHECKING:
     import requests
@@ -116,7 +116,7 @@ class Web:
                 break
             time.sleep(wait)
             waited += wait
-        raise CheckpointError(
+        raise OutOfReach(
             f"{url}: {said}, in {len(WAITS) + 1} tries.", "Check the network and the address; or download it elsewhere."
         )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from pairprobe import preflight
+from pairprobe.checkpoints.checkpoint import Checkpoint
+from pairprobe.checkpoints.hub import SPARE_DISK, room
+from pairprobe.checkpoints.model import Model
 from pairprobe.commands import compose
 from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
@@ -12,6 +17,7 @@ from pairprobe.kept import Kept
 from pairprobe.preflight import gigabytes
 from pairprobe.records import Estimate
 from pairprobe.report import Report, duration, for_errors
+from pairprobe.rooms import SUPPOSED
 
 
 def main(words: list[str]) -> int:
@@ -26,12 +32,13 @@ def main(words: list[str]) -> int:
     if flags:
         raise ConfigError(f"plan does not know {', '.join(flags)}.", "It takes a run's words: group=choice key=value")
     jobs = [build(c) for c in compose.jobs([w for w in words if not w.startswith("-")], multirun=sweep)]
-    return max(_show(job) for job in jobs)
+    locate = functools.cache(Model.foresee)  # a sweep over one model asks the hub once
+    return max(_show(job, locate) for job in jobs)
 
 
-def _show(job: Job) -> int:
+def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     show = Report(quiet=False)
-    plan, problems = preflight.check(job, timed=True)
+    plan, problems = preflight.check(job, timed=True, locate=locate)
     for i, problem in enumerate(problems):
         for_errors().error(problem.error, "preflight" if i == 0 else "")
     if plan is None:
@@ -45,6 +52,7 @@ def _show(job: Job) -> int:
     show.line("pairprobe", title)
     if plan.estimate is None or plan.execution is None:
         show.line("plan", _rows(job, plan))
+        _to_download(show, job, plan)
         return 0
     found = _ways(job, plan)
     show.plain(f"{'':<14}{'read':>10}{'peak cpu':>12}{'peak gpu':>12}   time")
@@ -63,13 +71,38 @@ def _show(job: Job) -> int:
         if estimate.problem:
             show.line(f"  {estimate.execution}", estimate.problem)
     show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
-    if hasattr(job.method, "texts_kept") and not job.multiverse.asked:
+    _to_download(show, job, plan)
+    here = not plan.checkpoint.to_come  # type: ignore[union-attr]
+    if here and hasattr(job.method, "texts_kept") and not job.multiverse.asked:
         tokens = preflight.tokens(job, plan)
         n = job.method.texts_kept(plan.checkpoint, tokens, plan.execution, Kept(home() / "mlruns" / "kept"))
         if n:
             rest = "nothing is read and run" if n == len(tokens) else "the others alone are run"
             show.line("kept", f"{n} of {len(tokens)} texts are there from an earlier run: {rest}")
     return 0
+
+
+def _to_download(show: Report, job: Job, plan: preflight.Plan) -> None:
+    """What must come from the hub before this plan can be run, what is supposed until then, and how to get it."""
+    found = plan.checkpoint
+    if found is None or not found.to_come:
+        return
+    (place, free), wanted = room(), found.to_download
+    small = "" if wanted + SPARE_DISK <= free else ", which is too little: set HF_HOME to a larger disk"
+    text = f"{gigabytes(wanted)} from {job.model.on_hub} to {place}, where {gigabytes(free)} are free{small}."
+    if not job.method.computes:
+        text = f"not needed: model.fetch=rows reads these rows where they lie. All of it: {text}"
+    show.line("download", text)
+    said = "So far only headers and the tokenizer were fetched."
+    if job.method.computes:
+        said += (
+            f" The processor's time was measured. The disk's cannot be before the files are on it: "
+            f"{gigabytes(SUPPOSED)} a second is supposed."
+        )
+    show.line("", said)
+    show.line(
+        "", "A run begins with this download (model.fetch=all)." if job.model.fetch == "all" else job.model.to_get
+    )
 
 
 def _rows(job: Job, plan: preflight.Plan) -> str:

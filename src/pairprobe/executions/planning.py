@@ -18,7 +18,7 @@ from pairprobe.executions.feeder import BUFFERS, buffer_bytes
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
 from pairprobe.executions.slots import Place, stored
-from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Stored, Weight, Workload, dtype_name
+from pairprobe.rooms import SUPPOSED, TOKEN_NORMS, Checkpointed, Stored, Weight, Workload, dtype_name
 
 if TYPE_CHECKING:
     pass
@@ -152,13 +152,13 @@ class Rates:
     warm: bool
 
 
-def reading_rate(parts: Sequence[Stored]) -> Rates:
+def reading_rate(parts: Sequence[Stored], to_come: bool = False) -> Rates:
     """Read a few MB from three places of a checkpoint's files. What was not in the machine's cache leaves it again.
 
-    Files that are still to be downloaded are taken to be read at 1 GB/s.
+    to_come: the files are not on this machine yet: the disk is taken to read `SUPPOSED` bytes per second.
     """
-    if not all(part.file.exists() for part in parts):
-        return Rates(1e9, False)
+    if to_come:
+        return Rates(SUPPOSED, False)
     large = sorted(parts, key=lambda p: -p.nbytes)[: max(1, len(parts) // 4)]
     chosen = [large[i * (len(large) - 1) // 2] for i in range(3)] if large else []
     nbytes, seconds, warm = 0, 1e-9, 0
@@ -174,7 +174,7 @@ def reading_rate(parts: Sequence[Stored]) -> Rates:
             warm += there
             if not there:
                 forget(stream.fileno(), start, size)
-    return Rates(nbytes / seconds if nbytes else 1e9, warm == len(chosen))
+    return Rates(nbytes / seconds if nbytes else SUPPOSED, warm == len(chosen))
 
 
 def computing_seconds(layers: Sequence[Sequence[Place]], tokens: int, batch_count: int, workshop: Workshop) -> float:
@@ -246,7 +246,7 @@ def whole_seconds(checkpoint: Checkpointed, tokens: int, device: str, dtype: str
     """Of loading a dense checkpoint whole and running it: reading, the first use of new memory, and the products."""
     import torch
 
-    rate = reading_rate([t for t in checkpoint.tensors.values() if t.nbytes])
+    rate = reading_rate([t for t in checkpoint.tensors.values() if t.nbytes], checkpoint.to_come)
     kind = getattr(torch, dtype)
     start = time.perf_counter()
     torch.empty(PROBE, dtype=torch.uint8).fill_(1)

@@ -158,7 +158,7 @@ class Streamed:
         if timed:
             with devices.threads(self.threads), torch.inference_mode():
                 workshop = Workshop(device, getattr(torch, dtype), self.activations == "as_stored")
-                rate = reading_rate(tensors)
+                rate = reading_rate(tensors, checkpoint.to_come)
                 passes = [asked.select(chunk) for chunk in wanted.chunks]
                 count = sum(1 for of in passes for _ in batches(of.lengths, wanted.batch_tokens, of.parts))
                 tokens = asked.beginnings if asked.beginnings and stream.causal else int(asked.lengths.sum())
