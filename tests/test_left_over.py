@@ -71,3 +71,22 @@ def test_what_is_computed_or_lies_above_the_last_state_is_left_out(
 ) -> None:
     checkpoint = changed(written("llama"), tmp_path / "x", {name: torch.ones(4)})
     assert forward(execution, checkpoint) == checkpoint.layers + 1
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids=lambda e: e.name)
+@pytest.mark.parametrize("name", ["self_attn.k_scale", "self_attn.v_zero_point", "self_attn.k_proj.output_scale"])
+def test_scales_for_a_cache_of_keys_and_values_are_left_alone(
+    written: Callable[..., Path], tmp_path: Path, execution: Resident | Streamed, name: str
+) -> None:
+    folder = written("llama")
+    more = {f"model.layers.1.{name}": torch.tensor([0.5])}
+    assert forward(execution, changed(folder, tmp_path / "x", more)) == forward(execution, Checkpoint.open(folder))
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids=lambda e: e.name)
+def test_a_scale_for_what_a_layer_gives_is_not(
+    written: Callable[..., Path], tmp_path: Path, execution: Resident | Streamed
+) -> None:
+    more = {"model.layers.1.mlp.up_proj.output_scale": torch.tensor([0.5])}
+    with pytest.raises(CheckpointError, match=r"up_proj\.output_scale"):
+        forward(execution, changed(written("llama"), tmp_path / "x", more))

@@ -25,7 +25,8 @@ from transformers import AlbertConfig, AlbertModel, AutoModel
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
-from pairprobe.errors import CheckpointError, ConfigError, ExecutionError
+from pairprobe.errors import CheckpointError, ConfigError, ExecutionError, Unfilled
+from pairprobe.executions.auto import Auto
 from pairprobe.executions.batches import batches, text_stack
 from pairprobe.executions.resident import Resident
 from pairprobe.methods.layerwise import Layerwise
@@ -383,6 +384,16 @@ def test_weights_that_are_not_in_the_files_are_never_made_up(written, name, with
     with pytest.raises(CheckpointError, match="do not belong together") as caught:
         measured(opened(written(name, without=without)))
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("execution", [CPU, Auto(device="cpu", dtype="float32")])
+def test_what_does_not_fill_the_model_is_told_by_the_plan_and_with_its_file(folder, written, execution):
+    of = opened(written("llama", without="layers.1.mlp"))
+    with pytest.raises(Unfilled, match=r"not in its files: layers\.1\.mlp\.down_proj.*\(model\.safetensors\)"):
+        execution.estimate(of.checkpoint, Workload.of(of.tokens))
+    of = opened(edit_config(folder, intermediate_size=64))
+    with pytest.raises(Unfilled, match=r"down_proj\.weight \[\d+, \d+\] in model\.safetensors, where the config wants"):
+        execution.estimate(of.checkpoint, Workload.of(of.tokens))
 
 
 def test_a_config_with_more_layers_than_the_file_is_refused(folder):

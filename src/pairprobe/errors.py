@@ -6,7 +6,8 @@ PairprobeError
 ├── TextError          a template or a text
 ├── TokenError         a word that becomes no usable token
 ├── CheckpointError    weights, tokenizer or config of a model
-│   └── OutOfReach     … on a server that does not answer
+│   ├── OutOfReach     … on a server that does not answer
+│   └── Unfilled       … weights that do not fill the model of their config
 ├── ExecutionError     device, memory, states that are not finite
 ├── StatisticsError    numbers from which nothing can be computed
 └── StoreError         MLflow's store
@@ -55,6 +56,10 @@ class CheckpointError(PairprobeError):
 
 class OutOfReach(CheckpointError):
     """The server that has them does not answer, or may not be asked."""
+
+
+class Unfilled(CheckpointError):
+    """Stored weights and the model of config.json do not belong together."""
 
 
 class ExecutionError(PairprobeError):

@@ -316,11 +316,11 @@ class Checkpoint:
             ) from error
 
     def assigned(self, model: Any, within: str = "") -> dict[str, Weight | Experts]:
-        """Parameter of `model` → the stored weight that fills it. Raises CheckpointError, see `names.assign`."""
+        """Parameter of `model` → the stored weight that fills it. Raises as `names.assign`."""
         try:
             return assign(model, self.weights, within)
         except CheckpointError as error:
-            raise CheckpointError([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
+            raise type(error)([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
 
     def without_place(self, model: Any, names: Iterable[str]) -> list[str]:
         """What is wrong with stored tensors that `model` did not take, see `names.without_place`."""

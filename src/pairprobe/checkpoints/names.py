@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pairprobe.checkpoints.weight import Weight
-from pairprobe.errors import CheckpointError
+from pairprobe.errors import CheckpointError, Unfilled
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 HARMLESS = ("pooler.",)
 #: Buffers that older checkpoints store inside layers and transformers computes: rotary frequencies, causal masks.
 COMPUTED = re.compile(r"(rotary_emb\.\w+|\.masked_bias|\.attn\.bias|\.attention\.bias|position_ids|rel_pos_mask)$")
+#: Scales for a quantised cache of keys and values, under all their names: nothing is cached here.
+CACHE = re.compile(r"(\.[qkv]_(scale|zero_point)|\.[kv]_proj\.output_(scale|zero_point))$")
 LAYER = re.compile(r"^(?P<stack>(?:.*?\.)?)(?P<number>\d+)\.")
 
 
@@ -42,7 +44,8 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
     within: the part of the model that must be filled, as 'language_model.'; what lies outside it is left out.
 
     Raises:
-        CheckpointError: a parameter is not stored, is stored in another shape, or is joined in a way not known here.
+        Unfilled: a parameter is not stored, is stored twice or in another shape, or a layer's tensor has no place.
+        CheckpointError: one is joined in a way not known here.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     rename = _renamer(model, wanted)
@@ -51,6 +54,7 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
     operations: dict[str, list[str]] = {}
     source: dict[str, str] = {}
     problems: list[str] = []
+    unknown: list[str] = []
     unasked: list[str] = []
     for name, weight in weights.items():
         target, converter = rename(name)
@@ -61,7 +65,8 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
             continue
         if converter is None:
             if target in source:
-                problems.append(f"{target} is stored twice: as {source[target]} and as {name}.")
+                where = _some(sorted({*files_of(found[target]), *files_of(weight)}))
+                problems.append(f"{target} is stored twice: as {source[target]} and as {name} ({where}).")
             found[target], source[target] = weight, name
         else:
             pattern, patterns, steps = converter
@@ -71,30 +76,37 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
     for target, by_pattern in joined.items():
         steps = operations[target]
         if steps not in (["MergeModulelist 0"], ["MergeModulelist 0", "Concatenate 1"]):
-            problems.append(f"{target}: its parts are joined by {', '.join(steps)}, which is not read here.")
+            unknown.append(f"{target}: its parts are joined by {', '.join(steps)}, which is not read here.")
             continue
         columns = [[w for _, w in sorted(column, key=lambda c: _natural(c[0]))] for column in by_pattern.values()]
         if len({len(c) for c in columns}) != 1 or not columns[0]:
             problems.append(f"{target}: its experts are not all stored ({[len(c) for c in columns]}).")
             continue
         found[target] = Experts(tuple(zip(*columns, strict=True)))
-    absent = sorted(
-        n
-        for n in wanted
-        if n.startswith(within) and n not in found and not n.startswith(HARMLESS) and n not in operations
-    )
+    needed = {n for n in wanted if n.startswith(within) and not n.startswith(HARMLESS)}
+    absent = sorted(needed - found.keys() - operations.keys())
     wrong = sorted(n for n, w in found.items() if tuple(w.shape) != wanted[n])
     problems += without_place(model, unasked)
     if absent:
-        problems.append(f"{len(absent)} tensors of the model are not in its files: {_some(absent)}.")
+        files = sorted({part.file.name for weight in weights.values() for part in weight.parts.values()})
+        problems.append(f"{len(absent)} tensors of the model are not in its files: {_some(absent)} ({_some(files)}).")
     if wrong:
-        shapes = [f"{n} {list(found[n].shape)}, where the config wants {list(wanted[n])}" for n in wrong]
+        shapes = [
+            f"{n} {list(found[n].shape)} in {_some(files_of(found[n]))}, where the config wants {list(wanted[n])}"
+            for n in wrong
+        ]
         problems.append(f"{len(wrong)} tensors of the model are stored in another shape: {_some(shapes)}.")
-    if problems:
-        raise CheckpointError(
-            problems, "Get the checkpoint again; its weights and its config.json do not belong together."
+    if problems or unknown:
+        raise (Unfilled if problems else CheckpointError)(
+            problems + unknown, "Get the checkpoint again; its weights and its config.json do not belong together."
         )
     return found
+
+
+def files_of(weight: Weight | Experts) -> list[str]:
+    """Names of the files that hold it."""
+    every = weight.weights if isinstance(weight, Experts) else (weight,)
+    return sorted({part.file.name for one in every for part in one.parts.values()})
 
 
 def without_place(model: torch.nn.Module, names: Iterable[str]) -> list[str]:
@@ -113,7 +125,7 @@ def without_place(model: torch.nn.Module, names: Iterable[str]) -> list[str]:
     inside, beyond = [], set()
     for name in names:
         found = LAYER.match(name.removeprefix(prefix))
-        if not found or found["stack"] not in stacks or COMPUTED.search(name):
+        if not found or found["stack"] not in stacks or COMPUTED.search(name) or CACHE.search(name):
             continue
         if any(re.search(pattern, name) for pattern in ignored):
             continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import CheckpointError, ExecutionError, one_of
+from pairprobe.errors import CheckpointError, ExecutionError, Unfilled, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches, right_padded, text_stack
 from pairprobe.executions.memory import budget, lacking, limited
@@ -88,7 +88,7 @@ class Resident:
         return weights + int(padded * itemsize * (WIDE * inner + NARROW * width))
 
     def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate:
-        """What a run on these texts would take. timed: measure disk and processor."""
+        """What a run on these texts would take. timed: measure disk and processor. Raises Unfilled, see `errors`."""
         device, _ = devices.choose(self.device)
         dtype = devices.dtype_for(self.dtype, device)
         weights = self.memory_needed(checkpoint, asked)
@@ -97,6 +97,8 @@ class Resident:
         if devices.unified(device):
             host = 0
         problem = self.refuse(checkpoint) or ""
+        if not problem:
+            self._check(checkpoint, dtype)
         short = limits.short(host, gpu)
         if short and not problem:
             problem = lacking(checkpoint.name, short)
@@ -111,6 +113,15 @@ class Resident:
         return Estimate(
             self.name, device, dtype, reads, host, gpu, seconds, 1, problem, may=limits.host, rounding=rounding
         )
+
+    def _check(self, checkpoint: Checkpointed, dtype: str) -> None:
+        """Tell before anything is loaded where the stored tensors do not fill the model. Raises Unfilled."""
+        try:
+            checkpoint.assigned(checkpoint.empty_model(dtype, self.attention))
+        except Unfilled:
+            raise
+        except CheckpointError:  # its parts are joined in a way that is not read here; transformers itself may know it
+            return
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
         """Its layers' places, on no memory."""
