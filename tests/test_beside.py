@@ -16,7 +16,7 @@ from pairprobe import beside, tracking
 from pairprobe.commands.main import run
 from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline
 from pairprobe.outcomes import DepthTest, Interval, Verdict
-from pairprobe.records import Balance, PairSet
+from pairprobe.records import Balance, Pair, PairSet, Word
 from pairprobe.result import Evidence
 
 AT = DepthTest(3, 0.6, 0.5, 0.1, 0.1, 0.1, Interval(0.05, 0.15), 1.0, None, 3.0, 0.001, 0.001, 0.01)
@@ -178,6 +178,28 @@ def test_drawn_pairs_are_said_to_be_one_draw() -> None:
     (said,) = beside.of_the_design(replace(pairs, seed=7))
     assert "pairs.seed=7" in said
     assert "-m pairs.seed=0,1,2,3,4" in said
+
+
+def test_rows_that_repeat_a_pair_are_named() -> None:
+    def pair(number: int, a: str, b: str, group: str = "cognate", gloss: str = "") -> Pair:
+        return Pair(f"p{number}", group, Word(a, gloss, "en"), Word(b, gloss, "de"))
+
+    rows = [("water", "Wasser"), ("night", "Nacht"), ("fire", "Feuer"), ("milk", "Milch"), ("hand", "Hand")]
+    once = [pair(i, *words) for i, words in enumerate(rows)]
+    others = [
+        pair(10, "water", "Wasser", "control"),  # another group: a contradiction, but no repetition
+        pair(11, "bank", "Bank", gloss="money"),
+        pair(12, "bank", "Bank", gloss="seat"),  # not the same text where the template says what words mean
+    ]
+    assert beside.of_the_design(PairSet("some", (*once, *others), "tests")) == ()
+    (said,) = beside.of_the_design(PairSet("some", (*once, *others, once[1], once[1]), "tests"))
+    assert said.startswith("1 pair stands in the set more than once: night – Nacht (cognate). Δ counts every row")
+    turned = replace(once[4], a=once[4].b, b=once[4].a)  # the same two words, and so the same similarity
+    twice = PairSet("some", (*once, *others, *once[:4], turned), "tests", seed=7)
+    said, drawn = beside.of_the_design(twice)
+    named = "water – Wasser (cognate), night – Nacht (cognate), fire – Feuer (cognate) and 2 more."
+    assert said.startswith(f"5 pairs stand in the set more than once: {named}")
+    assert "pairs.seed=7" in drawn
 
 
 DATA = Path(os.environ.get("PAIRPROBE_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()

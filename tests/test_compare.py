@@ -17,7 +17,7 @@ from scipy import stats
 
 from pairprobe.across import comparison, maps, table
 from pairprobe.across.comparison import compare
-from pairprobe.across.lines import _numbers
+from pairprobe.across.lines import _numbers, show
 from pairprobe.across.runs import Recorded, labels, read
 from pairprobe.across.table import Row, latex, latex_text, markdown, markdown_text
 from pairprobe.commands import compose
@@ -25,6 +25,7 @@ from pairprobe.commands.main import run
 from pairprobe.commands.run import Done
 from pairprobe.outcomes import Interval
 from pairprobe.records import Pair, PairSet, Word
+from pairprobe.report import Report
 from pairprobe.statistics.across import debiased_cka
 from pairprobe.tracking import Store
 
@@ -218,6 +219,26 @@ def test_two_runs_on_the_terminal(kept: Path, capfd: pytest.CaptureFixture[str])
         with Image.open(file) as image:
             assert len(image.convert("L").getcolors(256) or []) > 20
     assert drawn[1].name.endswith("_words.png")
+
+
+@pytest.mark.parametrize(
+    ("moved", "said", "listed"),
+    [
+        ({}, "none of them differs, each at its run's primary depth (0, 0)", 0),
+        ({3: 2e-7}, "none of them differs by 0.0005 or more, the most by 2e-07, each", 0),
+        ({3: 0.1}, "the one that differs, each", 1),
+        ({3: 0.1, 5: 0.2}, "the 2 that differ, each", 2),
+        (dict.fromkeys(range(13), 0.1), "the 12 that differ most, each", 12),
+        (dict.fromkeys(range(20), 0.1), "the 12 that differ most, each", 12),
+    ],
+)
+def test_only_pairs_that_differ_are_listed_as_differing(moved: dict[int, float], said: str, listed: int, capfd) -> None:
+    values = [0.1 + 0.02 * i for i in range(20)]
+    others = [v + moved.get(i, 0.0) for i, v in enumerate(values)]
+    show(compare([by_hand("a", values), by_hand("b", others)], 500), ["a", "b"], Report(quiet=False))
+    out = capfd.readouterr().out
+    assert said in out
+    assert len(re.findall(r"^ +a\d+ – b\d+ ", out, flags=re.MULTILINE)) == listed
 
 
 def test_a_sweep_is_compared_by_the_beginning_of_its_id(kept: Path, capfd, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(
     said = capfd.readouterr().out
     assert "unknown pieces: all of 1 word" in said
     assert "'ᚠ' becomes only unknown pieces" in said
-    assert "1 word of the pairs reach the model as unknown pieces alone" in said
+    assert "1 word of the pairs reaches the model as unknown pieces alone" in said
     assert len(examined) == 1  # nothing was left out, nothing to look at again
     assert runs_of(home)[0].data.metrics["n/cognate"] == 3
     assert run([*words, "tokens.exclude=[unknown]"]) == 0

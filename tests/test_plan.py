@@ -69,6 +69,7 @@ def test_a_plan_shows_both_ways_marks_the_chosen_one_and_says_why(dense: Path, h
     assert "←" not in rows["streamed"]
     assert all(re.search(r"about \d+ s", row) for row in rows.values())
     assert "Small and dense: run whole." in said
+    assert re.search(r"^pairs +10 cognate, 4 control · 74 reference words$", said, flags=re.MULTILINE)
     assert list(home.iterdir()) == []  # nothing was loaded, written or recorded
 
 

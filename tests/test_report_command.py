@@ -118,7 +118,7 @@ def test_a_run_that_has_not_finished_has_no_page(home: Path, capsys: pytest.Capt
     assert run(["report", opened.run_id]) == 2
     assert "is FAILED; it has no result" in said(capsys)[1]
     assert run(["report", "--sweep", "s1"]) == 2
-    assert "none of the 1 runs of sweep s1 has finished" in said(capsys)[1]
+    assert "of 1 run in sweep s1 none has finished" in said(capsys)[1]
 
 
 def test_a_page_that_cannot_be_written_or_made_says_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -420,7 +420,7 @@ def test_words_that_the_tokenizer_rewrites_and_pairs_it_makes_equal_are_told():
     found = examine(tokenise(model.locate().tokenizer(), Template(pattern="{word} 輪").write(pairs)), None)
     assert list(found.altered.values()) == ["*ḱerd → *kerd"]
     assert found.identical == {0}
-    assert "reach the model as unknown pieces" in found.beware[0]
+    assert "1 word of the pairs reaches the model as unknown pieces" in found.beware[0]
     assert "both words become the same tokens" in found.beware[1]
     assert found.unknown_around == 4  # MiniLM's vocabulary has no 輪
 

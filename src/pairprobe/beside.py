@@ -8,9 +8,10 @@ from typing import Any
 
 from pairprobe.evidence import AdjustedDelta, FormBaseline, PartnerDepth, PartnerTest, ScoreCheck
 from pairprobe.outcomes import BY_MEANING, PERHAPS, DepthTest, Interval, Verdict, p_text, signed
-from pairprobe.records import PairSet
+from pairprobe.records import Pair, PairSet
 from pairprobe.result import Evidence, Result
 
+REPEATED = 3  # pairs that are named
 ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
 
 
@@ -83,7 +84,27 @@ def _nothing_measured(evidence: Evidence, verdict: Verdict) -> list[str]:
 
 
 def of_the_design(pairs: PairSet) -> tuple[str, ...]:
-    """What must stand beside any verdict on pairs that were drawn."""
+    """What must stand beside any verdict on these pairs: what is repeated in them, and that they were drawn."""
+    return (*_repeated(pairs), *_drawn(pairs))
+
+
+def _repeated(pairs: PairSet) -> Iterator[str]:
+    """Pairs of the same two words that stand in a group more than once."""
+    rows: dict[Any, list[Pair]] = {}
+    for p in pairs.pairs:
+        words = frozenset((w.form, w.lang, w.gloss) for w in (p.a, p.b))
+        rows.setdefault((words, p.group), []).append(p)
+    named = [f"{p.a.form} – {p.b.form} ({p.group})" for p, *again in rows.values() if again]
+    if named:
+        more = f" and {len(named) - REPEATED} more" if len(named) > REPEATED else ""
+        stand = "1 pair stands" if len(named) == 1 else f"{len(named)} pairs stand"
+        yield (
+            f"{stand} in the set more than once: {', '.join(named[:REPEATED])}{more}. Δ counts every row, but a "
+            "repeated one is no new evidence."
+        )
+
+
+def _drawn(pairs: PairSet) -> tuple[str, ...]:
     if pairs.seed is None:
         return ()
     return (
@@ -184,7 +205,8 @@ def _adjusted_lines(a: AdjustedDelta) -> Iterator[tuple[str, str]]:
 
 def _score_lines(s: ScoreCheck) -> Iterator[tuple[str, str]]:
     if s.rho is None:
-        yield "scores", f"{s.n} pairs have a score, but scores or similarities are all equal"
+        have = "1 pair has" if s.n == 1 else f"{s.n} pairs have"
+        yield "scores", f"{have} a score, but scores or similarities are all equal"
         return
     p = f", p {p_text(s.p)}" if s.p is not None else ""
     interval = f" [{signed(s.ci.low, 2)}, {signed(s.ci.high, 2)}]" if s.ci else ""

@@ -155,6 +155,11 @@ def _check_similarities(job: Job, texts: Any) -> None:
         raise StatisticsError(list(problems), " ".join(dict.fromkeys(error.next_step for error in refusals)))
 
 
+def sizes(pairs: PairSet) -> str:
+    """'10 cognate, 4 control'."""
+    return ", ".join(f"{n} {group}" for group, n in pairs.sizes.items())
+
+
 def gigabytes(n: float) -> str:
     """Bytes for people: '91 MB', '21.3 GB' (decimal units)."""
     if n < 1e6:

@@ -23,7 +23,7 @@ from pairprobe import beside, multiverse
 from pairprobe.errors import PairprobeError
 from pairprobe.geometry import sentence
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Verdict, p_text, signed
-from pairprobe.preflight import Plan, gigabytes
+from pairprobe.preflight import Plan, gigabytes, sizes
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.result import Result
 from pairprobe.tokens import counted
@@ -93,9 +93,9 @@ class Report:
 
     def plan(self, job: Any, plan: Plan) -> None:
         """Who, what, and at what cost, before anything is loaded."""
-        sizes = ", ".join(f"{n} {group}" for group, n in plan.pairs.sizes.items())
         template = f" · template {job.template.name}" if job.method.uses_model else ""
-        self.line("pairprobe", f"{job.model_name} × {job.method.name} × {plan.pairs.name} · {sizes} pairs{template}")
+        asked = f"{job.model_name} × {job.method.name} × {plan.pairs.name}"
+        self.line("pairprobe", f"{asked} · {sizes(plan.pairs)} pairs{template}")
         for i, (topic, text) in enumerate(plan.pairs.about.items()):
             self.line("" if i else "pairs", f"{topic}: {text}")
         if plan.checkpoint is None:
@@ -120,7 +120,7 @@ class Report:
         distinct = f" ({len(tokens)} distinct)" if len(tokens) != texts else ""
         unknown = "none in the words" if not findings.unknown else f"all of {counted(len(findings.unknown), 'word')}"
         if findings.partly_unknown:
-            unknown += f", {findings.partly_unknown} hold some"
+            unknown += f", {findings.partly_unknown} hold{'s' * (findings.partly_unknown == 1)} some"
         if findings.unknown_around:
             unknown += f", {counted(findings.unknown_around, 'text')} with some around them"
         self.line(
@@ -266,10 +266,11 @@ class Report:
         for i, (run, swept) in enumerate(finished):
             result = run.result
             short = _short(result.primary.at(result.verdict.depth), g=False)
-            head = f"{len(finished)} runs" if i == 0 else ""
+            head = counted(len(finished), "run") if i == 0 else ""
             self.line(head, f"{run.run_id[:8]} {swept or run.name}: {short}: {result.verdict.answer}", always=True)
         if failed:
-            self.line("failed", f"{failed} runs; each is told above and marked FAILED", style="bold red", always=True)
+            said = f"{counted(failed, 'run')}, told above and marked FAILED"
+            self.line("failed", said, style="bold red", always=True)
         if sweep_id and len(finished) > 1:
             self.line("compare", f"python run.py compare --sweep {sweep_id}", always=True)
 

@@ -23,7 +23,7 @@ def named(runs: Iterable[Any], beginning: str) -> tuple[str, list[Any]]:
     if len(found) == 1:
         return found[0], sorted(sweeps[found[0]], key=lambda r: (r.info.start_time, r.info.run_id))
     there = sorted(sweeps, reverse=True)
-    listed = ", ".join(f"{s} ({len(sweeps[s])} runs)" for s in there[:SHOWN])
+    listed = ", ".join(f"{s} ({len(sweeps[s])} run{'s' * (len(sweeps[s]) != 1)})" for s in there[:SHOWN])
     more = f" and {len(there) - SHOWN} older ones" if len(there) > SHOWN else ""
     many = f"{len(found)} sweeps begin" if found else "no sweep begins"
     raise StoreError(

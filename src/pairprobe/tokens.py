@@ -62,9 +62,10 @@ class Findings:
         """What must stand beside a verdict."""
         said = []
         if self.unknown or self.partly_unknown:
+            reach = "reaches" if len(self.unknown) == 1 else "reach"
             said.append(
-                f"{counted(len(self.unknown), 'word')} of the pairs reach the model as unknown pieces alone and "
-                f"{self.partly_unknown} in part: it cannot tell them from others."
+                f"{counted(len(self.unknown), 'word')} of the pairs {reach} the model as "
+                f"unknown pieces alone and {self.partly_unknown} in part: it cannot tell them from others."
             )
         if not self.identical:
             return tuple(said)

@@ -207,15 +207,15 @@ def _linked(test: GroupTest, pairs: PairSet) -> list[str]:
         moved = ""
     if reused:
         return [
-            f"{reused} of {words} {test.control} words also occur in cognate pairs: their similarities are not "
-            f"independent{moved}."
+            f"{reused} of {words} {test.control} words also occur{'s' * (reused == 1)} in cognate pairs: their "
+            f"similarities are not independent{moved}."
         ]
     if dependent:
         return [f"{dependent} of {total} pairs share a word with another pair: they are not independent{moved}."]
     if 0 < test.clusters < total:
         return [
-            f"concepts or cognate sets link the {total} pairs into {test.clusters} clusters: they are not "
-            f"independent{moved}."
+            f"concepts or cognate sets link the {total} pairs into {test.clusters} "
+            f"cluster{'s' * (test.clusters != 1)}: they are not independent{moved}."
         ]
     return []
 

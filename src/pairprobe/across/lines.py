@@ -15,6 +15,7 @@ from pairprobe.records import Pair
 from pairprobe.report import LABEL, WIDTH, Report
 
 PAIRS_SHOWN = 12
+SEEN = 0.0005  # smaller differences of a pair are not seen in the three decimals that are shown
 SIDE_BY_SIDE = 3  # runs; more are shown below each other
 MATRIX = 10  # runs; more only in the figure
 
@@ -95,7 +96,7 @@ def _delta_of_deltas(changed: Changed) -> str:
     d = changed.found
     assert d is not None
     interval = f"{100 * d.confidence:g} % interval {d.ci}" if d.ci else f"no interval: {d.why_no_ci}"
-    pairs = f"{d.n_cognate} / {d.n_control} pairs in {d.clusters} unlinked groups"
+    pairs = f"{d.n_cognate} / {d.n_control} pairs in {d.clusters} unlinked group{'s' * (d.clusters != 1)}"
     said = ""
     if d.ci is not None:
         said = "; it holds 0: no change shown" if 0.0 in d.ci else "; Δ differs between the two"
@@ -130,8 +131,18 @@ def _pairs(found: Comparison, report: Report) -> None:
         report.line("pairs", f"{len(found.pairs)} shared; Spearman ρ of their similarities, run with run:", always=True)
         _matrix(found.rho, range(len(found.runs)), report)
     depths = ", ".join(str(r.depth) for r in found.runs)
-    shown = sorted(found.pairs, key=lambda p: -p.spread)[:PAIRS_SHOWN]
-    what = "all of them" if len(shown) == len(found.pairs) else f"the {len(shown)} that differ most"
+    differing = sorted((p for p in found.pairs if p.spread > 0), key=lambda p: -p.spread)
+    if not differing or differing[0].spread < SEEN:
+        most_apart = f" by {SEEN:g} or more, the most by {differing[0].spread:.1g}" if differing else ""
+        report.line("", f"none of them differs{most_apart}, each at its run's primary depth ({depths})", always=True)
+        return
+    shown = differing[:PAIRS_SHOWN]
+    if len(shown) == len(found.pairs):
+        what = "all of them"
+    elif len(shown) < len(differing):
+        what = f"the {len(shown)} that differ most"
+    else:
+        what = "the one that differs" if len(shown) == 1 else f"the {len(shown)} that differ"
     report.line("", f"{what}, each at its run's primary depth ({depths})", always=True)
     width = min(44, max(cell_len(_words_of(s.pair)) for s in shown)) + 2
     most = (WIDTH - LABEL - width) // 8 - 1

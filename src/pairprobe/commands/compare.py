@@ -14,6 +14,7 @@ from pairprobe.config import home
 from pairprobe.errors import ConfigError, StoreError
 from pairprobe.report import Report, program
 from pairprobe.statistics.across import LEAST
+from pairprobe.tokens import counted
 from pairprobe.tracking import Store, uri_of
 
 WORDS = 500  # that CKA and RSA use: their time grows with the square
@@ -79,7 +80,7 @@ def _chosen(store: Store, args: Any, show: Report) -> list[Any]:
         left_out = [f"{r.info.run_id[:8]} {r.info.status}" for r in runs if r.info.status != "FINISHED"]
         if len(finished) < 2:
             raise StoreError(
-                f"sweep {sweep} has {len(finished)} finished of {len(runs)} runs; comparing needs two.",
+                f"sweep {sweep} has {len(finished)} finished of {counted(len(runs), 'run')}; comparing needs two.",
                 "python run.py ui shows the runs.",
             )
         show.line("sweep", f"{sweep} · {len(finished)} of {len(runs)} runs finished", always=True)

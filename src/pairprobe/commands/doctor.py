@@ -19,6 +19,7 @@ from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
 from pairprobe.preflight import gigabytes
 from pairprobe.report import Report
+from pairprobe.tokens import counted
 from pairprobe.tracking import Store, uri_of, without_password
 
 GOOD, BAD = "✓", "✗"
@@ -161,8 +162,7 @@ def _run(job: Job | None) -> Iterator[Finding]:
         yield Finding(problem.topic, "\n".join(problem.error.problems) + step, problem=True)
     if plan is None:
         return
-    sizes = ", ".join(f"{n} {group}" for group, n in plan.pairs.sizes.items())
-    yield Finding("pairs", f"{plan.pairs.name}: {sizes}")
+    yield Finding("pairs", f"{plan.pairs.name}: {preflight.sizes(plan.pairs)}")
     if plan.checkpoint is not None:
         stored = plan.checkpoint.storage.summary
         yield Finding(
@@ -192,7 +192,7 @@ def _store(job: Job | None) -> Iterator[Finding]:
         yield Finding("store", f"{without_password(store.uri)} will be made by the first run")
     else:
         try:
-            yield Finding("store", f"{without_password(store.uri)} writable, {store.count_runs()} runs")
+            yield Finding("store", f"{without_password(store.uri)} writable, {counted(store.count_runs(), 'run')}")
         except PairprobeError as error:
             yield Finding("store", " ".join([*error.problems, error.next_step]).strip(), problem=True)
     yield Finding("disk", f"{gigabytes(shutil.disk_usage(disk.existing(store.artifacts)).free)} free")

@@ -14,10 +14,11 @@ from pairprobe.commands import compose
 from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
 from pairprobe.kept import Kept
-from pairprobe.preflight import gigabytes
+from pairprobe.preflight import gigabytes, sizes
 from pairprobe.records import Estimate
 from pairprobe.report import Report, duration, for_errors
 from pairprobe.rooms import SUPPOSED
+from pairprobe.tokens import counted
 
 
 def main(words: list[str]) -> int:
@@ -50,6 +51,8 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         if about.unquantised:
             title += f", unquantised: {', '.join(about.unquantised)}"
     show.line("pairprobe", title)
+    reference = f" · {counted(len(plan.pairs.reference), 'reference word')}" if plan.pairs.reference else ""
+    show.line("pairs", sizes(plan.pairs) + reference)
     if plan.estimate is None or plan.execution is None:
         show.line("plan", _rows(job, plan))
         _to_download(show, job, plan)
@@ -78,7 +81,8 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         n = job.method.texts_kept(plan.checkpoint, tokens, plan.execution, Kept(home() / "mlruns" / "kept"))
         if n:
             rest = "nothing is read and run" if n == len(tokens) else "the others alone are run"
-            show.line("kept", f"{n} of {len(tokens)} texts are there from an earlier run: {rest}")
+            there = "is" if n == 1 else "are"
+            show.line("kept", f"{n} of {counted(len(tokens), 'text')} {there} there from an earlier run: {rest}")
     return 0
 
 

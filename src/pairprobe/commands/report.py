@@ -13,6 +13,7 @@ from pairprobe.errors import ConfigError, StoreError
 from pairprobe.page import stored
 from pairprobe.page.document import page, page_of_several
 from pairprobe.report import Report, program, shortened
+from pairprobe.tokens import counted
 from pairprobe.tracking import Store, uri_of
 
 #: What of a run's artifacts a page is made from.
@@ -70,7 +71,7 @@ def _of_sweep(store: Store, name: str, runs: Sequence[Any]) -> str:
     rest = [(r.info.run_name, r.info.run_id, r.info.status) for r in runs if r.info.status != "FINISHED"]
     if not done:
         raise StoreError(
-            f"none of the {len(runs)} runs of sweep {name} has finished; there is nothing to report.",
+            f"of {counted(len(runs), 'run')} in sweep {name} none has finished; there is nothing to report.",
             "python run.py ui shows what became of them.",
         )
     return page_of_several([_read(store, run) for run in done], f"Sweep {name}", rest)

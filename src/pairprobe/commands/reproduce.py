@@ -102,7 +102,12 @@ def compare(store: Store, original: Any, finished: Finished, tolerance: float | 
     for (name, depth, pair), d in sorted(beyond.items(), key=lambda item: -item[1])[:5]:
         show.line("", f"{name} at depth {depth}, {pair}: {d:.2e} apart", always=True)
     if unmatched:
-        show.line("", f"{len(unmatched)} similarities are in one of the runs only, as {unmatched[0]}", always=True)
+        are = "1 similarity is" if len(unmatched) == 1 else f"{len(unmatched)} similarities are"
+        show.line(
+            "",
+            f"{are} in one of the runs only, as {unmatched[0]}",
+            always=True,
+        )
     label = "different"
     for what, changes in other.items():
         text = " · ".join(f"{key} {old} → {new}" for key, (old, new) in list(changes.items())[:6])

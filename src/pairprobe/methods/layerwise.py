@@ -94,7 +94,8 @@ class Layerwise(Pooling):
             usages.append(_measure(checkpoint, tokens, rows, shares, execution, gathered, keep))
         described = {}
         if gathered.rows:
-            described["kept"] = f"{len(gathered.rows)} of {len(tokens)} texts were kept from an earlier run"
+            were = "was" if len(gathered.rows) == 1 else "were"
+            described["kept"] = f"{len(gathered.rows)} of {len(tokens)} texts {were} kept from an earlier run"
         if gathered.norms is None:
             described["token_norms"] = f"not measured: they would take more than {TOKEN_NORMS / 1e9:g} GB"
         usage = _sum(usages) if usages else _nothing_run(about or {})

@@ -105,11 +105,13 @@ class _Model:
             for name, members in (("cognates", self.cognate), ("controls", ~self.cognate))
         }
         if self.clusters < FEW_CLUSTERS:
-            return "", (f"the {n} pairs form {self.clusters} clusters; fewer than {FEW_CLUSTERS} give no safe error.")
+            formed = f"{self.clusters} cluster{'s' * (self.clusters != 1)}"
+            return "", f"the {n} pairs form {formed}; fewer than {FEW_CLUSTERS} give no safe error."
         few = min(of_group, key=lambda name: of_group[name])
         if of_group[few] < FEW_OF_GROUP:
             return "", (
-                f"the {few} lie in {of_group[few]} clusters; of fewer than {FEW_OF_GROUP} their spread is not known."
+                f"the {few} lie in {of_group[few]} cluster{'s' * (of_group[few] != 1)}; of fewer than "
+                f"{FEW_OF_GROUP} their spread is not known."
             )
         return "", ""
 
