@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -325,6 +327,35 @@ def test_dense_tensors_are_dense_whatever_the_config_says(written, tmp_path, lie
     reference = own(folder, tokens)
     edit_config(folder, quantization_config=lie)
     assert far(observed(CPU, Checkpoint.open(folder), tokens), reference) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("declared", "named"),
+    [
+        ({"quant_method": "bitnet", "quantization_mode": "online"}, "quant_method 'bitnet'"),
+        (
+            {"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"R4": {"type": "hadamard"}}}},
+            "transform_config: R4",
+        ),
+    ],
+)
+def test_what_tensors_do_not_show_and_a_config_declares_is_refused(written, tmp_path, declared, named):
+    folder = shutil.copytree(written("llama"), tmp_path / "declared")
+    checkpoint = Checkpoint.open(edit_config(folder, quantization_config=declared))
+    with pytest.raises(CheckpointError, match=re.escape(named)):
+        observed(CPU, checkpoint, tokens_of(checkpoint))
+    empty = edit_config(folder, quantization_config={"quant_method": "awq", "transform_config": {"config_groups": {}}})
+    assert CPU.refuse(Checkpoint.open(empty)) is None
+
+
+def test_quantised_results_are_refused_as_stored_and_left_out_where_that_is_asked_for(tmp_path):
+    folder = quantise_folder(write("llama", tmp_path / "dense", **WIDER), tmp_path / "q", "int8")
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    group = config["config_groups"]["group_0"]
+    group["output_activations"] = {"num_bits": 8, "type": "int", "dynamic": True}
+    checkpoint = Checkpoint.open(edit_config(folder, quantization_config=config))
+    assert "int8 of results" in CPU.refuse(checkpoint)
+    assert WEIGHTS.refuse(checkpoint) is None
 
 
 def test_a_config_of_another_size_is_refused_with_the_names_of_the_tensors(written, tmp_path):

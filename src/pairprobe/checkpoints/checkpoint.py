@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints import gguf, identity, reading
+from pairprobe.checkpoints.declared import unread
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.names import Experts, assign, without_place
@@ -155,6 +156,11 @@ class Checkpoint:
                     found: dict[str, Any] = config[key]
                     return found
         return {}
+
+    @property
+    def unread(self) -> str | None:
+        """Why layers cannot be computed from its stored tensors alone, or None, see `declared.unread`."""
+        return unread(self.declared, self.quantisation is not None)
 
     @property
     def quantisation(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import ExecutionError, one_of
+from pairprobe.errors import CheckpointError, ExecutionError, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
 from pairprobe.executions.batches import batches
@@ -85,6 +85,8 @@ class Streamed:
             return f"{checkpoint.name}: an encoder-decoder has no single stack of states; not supported."
         if problem := refuse(checkpoint, self.weights):
             return problem
+        if checkpoint.unread:
+            return f"{checkpoint.name}: {checkpoint.unread}"
         for kind in self._activations(checkpoint):
             problem = not_computed(kind)
             if problem:
@@ -193,11 +195,13 @@ class Streamed:
         Face's `hidden_states`, without keeping them. keep: told of finished depths, and asked where to go on.
 
         Raises:
-            CheckpointError: stored tensors do not fill the model, or it is no sequence of layers.
+            CheckpointError: refused, stored tensors do not fill the model, or it is no sequence of layers.
             ExecutionError: no such device, out of memory or over the budget, or a state that is not finite.
         """
         import torch
 
+        if reason := self.refuse(checkpoint):
+            raise CheckpointError(reason)
         device, _ = devices.choose(self.device)
         dtype = devices.dtype_for(self.dtype, device)
         torch.set_float32_matmul_precision("highest")

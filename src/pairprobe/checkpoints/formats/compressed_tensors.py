@@ -206,7 +206,7 @@ def _schemes(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[s
                 group=size if isinstance(size, int) and size > 0 else None,
                 block=(int(structure[0]), int(structure[1])) if isinstance(structure, list) else None,
                 asymmetric=weights.get("symmetric") is False,
-                activations=activations(group.get("input_activations")),
+                activations=_of_group(group),
                 rank=min((_rank(module, str(t)) for t in group.get("targets") or ()), default=NOT_MEANT),
             )
         )
@@ -237,6 +237,12 @@ def _rank(module: str, target: str) -> int:
     # Patterns are written for the model's names; stored ones may carry a prefix more.
     dots = [m.end() for m in re.finditer(r"\.", module)]
     return ENDING if any(pattern.match(module[dot:]) for dot in dots) else NOT_MEANT
+
+
+def _of_group(group: Mapping[str, Any]) -> Activations | None:
+    """What a group says of activations; that results are quantised, too, is a kind that no execution computes."""
+    results = activations(group.get("output_activations"))
+    return Activations(f"{results.kind} of results") if results else activations(group.get("input_activations"))
 
 
 def activations(said: Any) -> Activations | None:
