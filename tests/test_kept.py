@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -277,10 +278,12 @@ def test_a_killed_run_goes_on_where_it_was_and_gives_the_same(left, layers_read)
     assert [f.name for f in found.glob("state-*")] == ["state-002"]
     again = vectors(folder, root)
     assert layers_read == [LAYERS - 2]
+    assert re.search(r"^(\d) of \1 went on from depth 2, where an earlier run was interrupted$", again.about["kept"])
+    assert "kept" not in vectors(folder, None).about
     assert (again.values == vectors(folder, None).values).all()
     assert not list(found.glob("state-*"))  # not needed any more
     assert (vectors(folder, root).values == again.values).all()
-    assert layers_read == [LAYERS - 2, LAYERS]
+    assert layers_read == [LAYERS - 2, LAYERS, LAYERS]
 
 
 @pytest.mark.parametrize("damage", [cut, emptied, flipped])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,9 +147,12 @@ class Repository:
     def _fetched(self, patterns: list[str], commit: str) -> Path:
         """The snapshot's folder, which now holds the files that match."""
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         # by the branch's name, until the cache remembers which commit it stands for
         revision = commit if self._snapshot().name == commit else self.revision
+        if not sys.stderr.isatty():  # its bars are made for a terminal
+            disable_progress_bars()
         folder = Path(self._asked(lambda: snapshot_download(self.hub, revision=revision, allow_patterns=patterns)))
         if folder.name != commit:
             raise CheckpointError(

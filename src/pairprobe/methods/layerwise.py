@@ -93,9 +93,15 @@ class Layerwise(Pooling):
             keep = _Keep(gathered, rows, shelf, keys) if shelf else None
             usages.append(_measure(checkpoint, tokens, rows, shares, execution, gathered, keep))
         described = {}
+        earlier = []
         if gathered.rows:
             were = "was" if len(gathered.rows) == 1 else "were"
-            described["kept"] = f"{len(gathered.rows)} of {len(tokens)} texts {were} kept from an earlier run"
+            earlier.append(f"{len(gathered.rows)} of {len(tokens)} texts {were} kept from an earlier run")
+        if gathered.resumed:
+            depth, texts = gathered.resumed
+            earlier.append(f"{texts} of {len(tokens)} went on from depth {depth}, where an earlier run was interrupted")
+        if earlier:
+            described["kept"] = "; ".join(earlier)
         if gathered.norms is None:
             described["token_norms"] = f"not measured: they would take more than {TOKEN_NORMS / 1e9:g} GB"
         usage = _sum(usages) if usages else _nothing_run(about or {})
@@ -196,6 +202,7 @@ class _Gathered:
         fits = len(depths) * int(lengths.sum()) * 4 <= TOKEN_NORMS
         self.norms = np.empty((len(depths), int(lengths.sum())), dtype=np.float32) if fits else None
         self.rows: set[int] = set()
+        self.resumed: tuple[int, int] | None = None  # (depth, texts) at which a pass that was interrupted went on
         self.done = 0
 
     @property
@@ -282,6 +289,7 @@ class _Keep:
             self.gathered.put(depth, self.rows, [vectors[at] for at in self.at])
             if self.gathered.norms is not None:
                 self.gathered.norms[self.gathered.place[depth], self.gathered.tokens_of(self.rows)] = norms
+        self.gathered.resumed = last[0], len(self.rows)
         return last[0]
 
     def finished(self, depth: int, save: Callable[[Path], Any] | None) -> None:
