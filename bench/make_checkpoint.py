@@ -126,6 +126,7 @@ def make(
     """
     if shape.vocab < SMALLEST_VOCAB:
         raise ConfigError(f"vocab={shape.vocab}: at least {SMALLEST_VOCAB} are needed, for every byte and some pieces.")
+    shape = shape.stored_as(format)
     everything = list(parts(shape, format, group))
     files = _shards(everything, shards)
     total = sum(part.nbytes for part in everything)

@@ -26,7 +26,10 @@ class Module:
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's sizes. extra: keys of config.json beside the sizes. experts: of each layer, 0 for a plain MLP."""
+    """A decoder's sizes. extra: keys of config.json beside the sizes. experts: of each layer, 0 for a plain MLP.
+
+    padded: (intermediate, max_window_layers) of the publisher's AWQ and GPTQ files, where those are padded.
+    """
 
     family: str
     hidden: int
@@ -45,6 +48,14 @@ class Shape:
     positions: int
     extra: dict[str, Any] = field(default_factory=dict)
     experts: int = 0
+    padded: tuple[int, int] | None = None
+
+    def stored_as(self, format: str) -> Shape:
+        """The sizes of the publisher's files in this format."""
+        if self.padded is None or format not in ("awq", "gptq"):
+            return self
+        intermediate, windows = self.padded
+        return replace(self, intermediate=intermediate, extra={**self.extra, "max_window_layers": windows}, padded=None)
 
     def reduced(self, *, layers: int | None = None, width: int | None = None, vocab: int | None = None) -> Shape:
         """The same model with fewer layers, another hidden width (heads and MLP in proportion), a smaller table.
@@ -66,7 +77,8 @@ class Shape:
             per_kv = self.heads // self.kv_heads
             kv_heads = heads // per_kv if heads >= per_kv and heads % per_kv == 0 else 1
             intermediate = max(128, round(self.intermediate * width / self.hidden / 128) * 128)
-            found = replace(found, hidden=width, heads=heads, kv_heads=kv_heads, intermediate=intermediate)
+            sizes = {"hidden": width, "heads": heads, "kv_heads": kv_heads, "intermediate": intermediate}
+            found = replace(found, **sizes, padded=None)
         return replace(found, layers=layers or found.layers, vocab=vocab or found.vocab)
 
     def config(self, dtype: str | None = None) -> dict[str, Any]:
@@ -151,7 +163,7 @@ _LLAMA70B = Shape(
 )  # fmt: skip
 _QWEN72B = Shape(
     "qwen2", 8192, 29568, 80, 64, 8, 128, 152064, False, "bfloat16", 1e-6, 1e6, 151643, 151645, 32768,
-    {**_QWEN, "max_window_layers": 80, "sliding_window": 131072},
+    {**_QWEN, "max_window_layers": 80, "sliding_window": 131072}, padded=(29696, 70),
 )  # fmt: skip
 _TINY = replace(_LLAMA70B, hidden=256, intermediate=384, layers=2, heads=4, kv_heads=2, head_dim=64, vocab=512)
 
@@ -165,11 +177,11 @@ SHAPES: dict[str, Shape] = {
     ),  # Llama-3.2-1B
     "qwen05b": replace(
         _QWEN72B, hidden=896, intermediate=4864, layers=24, heads=14, kv_heads=2, head_dim=64, vocab=151936, tied=True,
-        eos=151643, extra={**_QWEN, "max_window_layers": 24, "sliding_window": 32768},
+        eos=151643, extra={**_QWEN, "max_window_layers": 24, "sliding_window": 32768}, padded=None,
     ),  # Qwen2.5-0.5B
     "tiny": _TINY,
     "tiny_qwen": replace(
-        _QWEN72B, hidden=256, intermediate=384, layers=2, heads=4, kv_heads=2, head_dim=64, vocab=512,
+        _QWEN72B, hidden=256, intermediate=384, layers=2, heads=4, kv_heads=2, head_dim=64, vocab=512, padded=None,
     ),
     "mixtral_tiny": Shape(
         "mixtral", 256, 128, 2, 4, 2, 64, 512, False, "bfloat16", 1e-5, 1e6, 1, 2, 32768,

@@ -302,7 +302,11 @@ def test_awq_needs_output_columns_in_eights():
 
 
 def test_the_config_of_the_72b_awq_checkpoint_is_the_publishers():
-    config = SHAPES["qwen72b"].config("float16") | quantisation("awq")
+    shape = SHAPES["qwen72b"].stored_as("awq")
+    config = shape.config("float16") | quantisation("awq")
+    assert (config["intermediate_size"], config["max_window_layers"]) == (29696, 70)  # not the dense model's
+    assert SHAPES["qwen72b"].config()["intermediate_size"] == 29568
+    assert SHAPES["qwen72b"].reduced(layers=4).stored_as("awq").intermediate == 29696
     assert config["quantization_config"] == {
         "bits": 4, "group_size": 128, "modules_to_not_convert": None, "quant_method": "awq", "version": "gemm",
         "zero_point": True,
