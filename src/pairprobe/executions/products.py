@@ -29,8 +29,9 @@ EXACT_COLUMNS = 1024
 class Workshop:
     """What all products of one pass share: the tile, the device, and which rows of a batch are real.
 
-    dtype: of computation. as_stored: quantise activations where the checkpoint says so. rows: of the batch at work,
-    which are computed: padding is not, and what begins alike is once; None for all of them.
+    dtype: of computation. as_stored: quantise activations where the checkpoint says so. Of the batch at work: shape
+    (texts, padded tokens), lengths, and rows, which are computed: padding is not, and what begins alike is once; None
+    for all of them.
     """
 
     def __init__(self, device: str, dtype: torch.dtype, as_stored: bool) -> None:
@@ -39,6 +40,7 @@ class Workshop:
         self.device, self.dtype, self.as_stored = device, dtype, as_stored
         self.rows: Rows | None = None
         self.shape: tuple[int, ...] = ()
+        self.lengths: list[int] = []
         self._patience = PATIENCE
         self._onednn = product_library(device, dtype) == "oneDNN"
         size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
@@ -46,7 +48,7 @@ class Workshop:
 
     def batch(self, mask: torch.Tensor, rows: Rows | None) -> None:
         """What follows is computed for a batch with this mask [batch, tokens]."""
-        self.shape, self.rows = tuple(mask.shape), rows
+        self.shape, self.lengths, self.rows = tuple(mask.shape), mask.sum(dim=1).tolist(), rows
 
     def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Which rows of these inputs [batch × tokens, in] serve for all, see `Rows.shared`; None: each its own."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pairprobe.errors import CheckpointError, ExecutionError, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
+from pairprobe.executions.attention import PLACES, by_length
 from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, budget, lacking, limited, retained
@@ -124,6 +125,7 @@ class Streamed:
             "code": checkpoint.code,
             "dtype": devices.dtype_for(self.dtype, device),
             "attention": self.attention,
+            "places": PLACES,
             "products": product_library(device, getattr(torch, devices.dtype_for(self.dtype, device))),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -272,7 +274,7 @@ class Streamed:
         drop = stream.checkpoint.nbytes > devices.free_memory("cpu") // 4
         ahead = wanted.buffers > 1
         feeder = Feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, ahead=ahead)
-        with closing(iter(feeder)) as layers:  # its thread and files end with it, whatever happens
+        with by_length(workshop), closing(iter(feeder)) as layers:  # its thread and files end, whatever happens
             for depth, tensors in enumerate(layers, begin):
                 start, waited = time.perf_counter(), feeder.seconds["wait"]
                 with slots.filled(stream.layers[depth], tensors):

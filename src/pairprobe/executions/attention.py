@@ -1,0 +1,119 @@
+"""Attention whose last bits do not depend on what else is in the batch.
+
+How long a batch is padded changes the order in which attention adds up, and with it the last bit of a state. Where
+inputs of products are then rounded to eight bits, that bit can move a state by a whole step, and so on through all
+layers. So each text attends over a number of places that follows from its own length alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from pairprobe.executions.products import Workshop
+
+#: Texts attend over the next multiple of so many places: short ones, which begin alike, over as many.
+PLACES = 32
+
+
+@contextmanager
+def by_length(workshop: Workshop) -> Iterator[None]:
+    """Within, torch's scaled_dot_product_attention of the workshop's batch is computed in this way.
+
+    transformers looks it up in its module for each call, in every architecture; other shapes than the batch's, as of
+    crossed or cached attention, are left alone. Attention that is written out (eager) knows nothing of it.
+    """
+    from torch.nn import functional
+
+    own = functional.scaled_dot_product_attention
+
+    def attend(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **more: Any,
+    ) -> torch.Tensor:
+        shape = workshop.shape
+        known = query.ndim == 4 and all((len(x), x.shape[2]) == shape for x in (query, key, value))
+        if not known or dropout_p or (attn_mask is not None and attn_mask.ndim != 4):
+            return own(query, key, value, attn_mask, dropout_p, is_causal, **more)
+        return _attend(own, workshop.lengths, query, key, value, attn_mask, is_causal, more)
+
+    functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = own
+
+
+def _attend(
+    own: Any,
+    lengths: list[int],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    more: dict[str, Any],
+) -> torch.Tensor:
+    """[batch, heads, tokens, width], as `own` would give; texts of as many places are computed together."""
+    import torch
+
+    tokens = query.shape[2]
+    out = query.new_zeros(*query.shape[:3], value.shape[3])
+    places = [-(-n // PLACES) * PLACES for n in lengths]
+    for size in sorted(set(places)):
+        rows = torch.tensor([i for i, n in enumerate(places) if n == size], device=query.device)
+        held = min(size, tokens)
+        q, k, v = (_placed(x.index_select(0, rows)[:, :, :held], size) for x in (query, key, value))
+        seen = _mask(mask, rows, held, size, [lengths[i] for i in rows.tolist()], causal, query)
+        found = own(q, k, v, attn_mask=seen, **more)
+        out[rows, :, :held] = found[:, :, :held]
+    return out
+
+
+def _placed(x: torch.Tensor, size: int) -> torch.Tensor:
+    """[batch, heads, held, width] → [batch, heads, size, width], zeros behind."""
+    from torch.nn.functional import pad
+
+    return pad(x, (0, 0, 0, size - x.shape[2])) if size > x.shape[2] else x
+
+
+def _mask(
+    mask: torch.Tensor | None,
+    rows: torch.Tensor,
+    held: int,
+    size: int,
+    lengths: list[int],
+    causal: bool,
+    like: torch.Tensor,
+) -> torch.Tensor:
+    """What each place of these texts may look at, [texts, 1 or heads, size, size]: always a mask, and of one kind.
+
+    As the model's says, or its absence; never places without a token. Places without a token look at the first.
+    """
+    import torch
+
+    at = torch.arange(size, device=like.device)
+    real = at < torch.tensor(lengths, device=like.device)[:, None]  # [texts, size]
+    allowed = real[:, None, None, :] & torch.ones(size, 1, dtype=torch.bool, device=like.device)
+    if mask is None and causal:
+        allowed = allowed & (at[None, :] <= at[:, None])
+    found = like.new_zeros(allowed.shape)
+    if mask is not None:
+        given = mask.index_select(0, rows) if len(mask) > 1 else mask
+        given = given[..., :held].expand(len(rows), -1, held if given.shape[2] == 1 else -1, held)[:, :, :held]
+        if given.dtype == torch.bool:
+            given = like.new_zeros(given.shape).masked_fill_(~given, -torch.inf)
+        found = like.new_zeros(len(rows), given.shape[1], size, size)
+        found[:, :, :held, :held] = given
+    found = found.masked_fill(~allowed, -torch.inf)
+    found[:, :, :, 0] = torch.where(real[:, None, :], found[:, :, :, 0], 0.0)
+    return found
