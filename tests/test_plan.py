@@ -14,10 +14,12 @@ from small_models import tokens_of, write
 from bench.twins import quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.commands.main import run
-from pairprobe.executions import streamed
+from pairprobe.executions import device, streamed
 from pairprobe.executions.auto import SMALL, Auto
 from pairprobe.executions.feeder import Feeder
-from pairprobe.executions.memory import Budget
+from pairprobe.executions.memory import Budget, Short
+from pairprobe.executions.resident import Resident
+from pairprobe.executions.streamed import Streamed
 from pairprobe.rooms import Workload
 
 WIDER = {"hidden_size": 64, "intermediate_size": 96}
@@ -109,6 +111,31 @@ def test_too_little_memory_is_told_before_anything_starts(int8: Path, home: Path
     said = capfd.readouterr().err
     assert re.search(r"needs about \d+ MB of the host, of which it may use 10 MB", " ".join(said.split()))
     assert not (home / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("way", [Streamed, Resident])
+def test_too_little_memory_is_told_with_the_setting_that_suffices(way: type, dense: Path, monkeypatch) -> None:
+    asked, checkpoint = Workload(np.full(512, 40)), Checkpoint.open(dense)
+    problem = way(device="cpu", memory=0.01).estimate(checkpoint, asked).problem
+    (enough,) = re.findall(r" execution\.memory=([\d.]+) \(GB\) would suffice\.$", problem)
+    assert way(device="cpu", memory=float(enough)).estimate(checkpoint, asked).problem == ""
+    assert way(device="cpu", memory=float(enough) - 0.01).estimate(checkpoint, asked).problem  # and no less
+    monkeypatch.setattr(device, "free_memory", lambda _: 2_000_000)  # then no setting helps
+    problem = way(device="cpu", memory=0.01).estimate(checkpoint, asked).problem
+    assert "needs about" in problem
+    assert "suffice" not in problem
+
+
+def test_one_setting_suffices_for_host_and_accelerator_and_for_memory_they_share() -> None:
+    apart = Budget(10, 10, free=Budget(100, 100))
+    assert apart.short(20, 5) == Short("the host", 20, 10, enough=20)
+    assert apart.short(5, 30) == Short("the accelerator", 30, 10, enough=30)
+    assert apart.short(20, 30) == Short("the host", 20, 10, enough=30)
+    assert apart.short(20, 101) == Short("the host", 20, 10, enough=None)
+    one = Budget(10, 10, unified=True, free=Budget(100, 100, unified=True))
+    assert one.short(20, 30) == Short("this machine's unified memory", 50, 10, enough=50)
+    assert one.short(60, 60) == Short("this machine's unified memory", 120, 10, enough=None)
+    assert apart.short(10, 10) is one.short(5, 5) is None
 
 
 # ── auto ─────────────────────────────────────────────────────────────────────────────────────────────────
