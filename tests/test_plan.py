@@ -35,6 +35,12 @@ def int8(dense: Path) -> Path:
     return quantise_folder(dense, dense.parent / "int8", "int8")
 
 
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 100 rows with a tokenizer of some 290 pieces, the first 100 of which hold the ASCII letters."""
+    return write("llama", tmp_path_factory.mktemp("models") / "foreign", vocab_size=100)
+
+
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many layers each streamed pass of this test read."""
@@ -51,6 +57,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def words_for(folder: Path, *more: str) -> list[str]:
     return ["model=local", f"model.source={folder}", "execution.device=cpu", "template=bare", *more]
+
+
+def exit_of(words: list[str]) -> int:
+    """The exit code, however the command leaves."""
+    try:
+        return run(words)
+    except SystemExit as left:
+        return int(left.code or 0)
 
 
 def runs_of(home: Path) -> list[Run]:
@@ -136,6 +150,38 @@ def test_one_setting_suffices_for_host_and_accelerator_and_for_memory_they_share
     assert one.short(20, 30) == Short("this machine's unified memory", 50, 10, enough=50)
     assert one.short(60, 60) == Short("this machine's unified memory", 120, 10, enough=None)
     assert apart.short(10, 10) is one.short(5, 5) is None
+
+
+@pytest.mark.parametrize(
+    "words", [["execution=resident"], ["execution=streamed"], ["execution=auto"], ["method=static"]], ids="".join
+)
+@pytest.mark.parametrize("command", [[], ["plan"]], ids=["run", "plan"])
+def test_tokens_outside_the_table_are_told_before_anything_starts(
+    foreign: Path, home: Path, capfd, words: list[str], command: list[str]
+) -> None:
+    code = exit_of([*command, *words_for(foreign, *words)])
+    said = " ".join(capfd.readouterr().err.split())
+    assert code == 2
+    assert re.search(r"token '[^']+' \(id [12]\d\d\), in the text of '[^']+', has no row", said)
+    assert "embedding table, which has 100: ids 0 … 99." in said
+    assert "The tokenizer does not belong to this checkpoint." in said
+    assert "model.tokenizer=" in said
+    assert said.count("has no row") == 1
+    assert "did not foresee" not in said
+    assert not (home / "mlflow.db").exists()
+
+
+def test_the_tokens_of_every_template_are_looked_at(foreign: Path, tmp_path: Path, capfd) -> None:
+    file = tmp_path / "pairs.csv"
+    words = ("zig,zag", "fax,fox", "jug,jag", "cuz,caz")  # single letters to this tokenizer
+    groups = ("cognate", "cognate", "control", "control")
+    rows = [f"{i},{group},{of}" for i, (group, of) in enumerate(zip(groups, words, strict=True))]
+    file.write_text("\n".join(["id,group,word_a,word_b", *rows]), encoding="utf-8")
+    fits = ["method=static", "pairs=table", f"pairs.path={file}", "similarity=cosine"]
+    assert exit_of(["plan", *words_for(foreign, *fits)]) == 0, capfd.readouterr().err
+    other = "+multiverse.templates.other='{word} 轮'"
+    assert exit_of(["plan", *words_for(foreign, *fits, other)]) == 2
+    assert "has no row" in " ".join(capfd.readouterr().err.split())
 
 
 # ── auto ─────────────────────────────────────────────────────────────────────────────────────────────────
