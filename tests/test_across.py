@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import numpy as np
@@ -188,6 +189,35 @@ def test_the_same_vectors_have_no_interval_and_few_words_neither(rng: np.random.
     few = agreement(x[:9], y[:9], ["a"] * 9, 0.95, 0)
     assert few.cka is not None
     assert few.cka_ci is None
+
+
+def test_runs_all_but_identical_have_an_interval_at_1(rng: np.random.Generator) -> None:
+    """Two neighbours among 435 ranks change places; without one of their words nothing differs, or rounding alone."""
+    x, step = rng.normal(size=(30, 8)), np.zeros((30, 8))
+    step[3] = rng.normal(size=8)
+    moved = (x + size * step for size in np.geomspace(1e-8, 1e-2, 2000))
+    y = next(y for y in moved if rsa([x], [y])[0, 0] < 1 - 1e-12)
+    found = agreement(x, y, ["a"] * 30, 0.95, 0)
+    assert found.rsa == pytest.approx(1 - 6 * 2 / (435 * (435**2 - 1)), abs=1e-12)
+    assert found.rsa_ci is not None
+    assert found.rsa in found.rsa_ci
+    assert found.rsa_ci.low > 1 - 1e-4
+    assert str(found.rsa_ci) == "[+1.000, +1.000]"
+
+
+def test_one_word_that_differs_leaves_a_finite_interval(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(40, 30))
+    y = x.copy()
+    y[7] = rng.normal(size=30)
+    found = agreement(x, y, ["a"] * 40, 0.95, 0)
+    # by hand: r without the word is 1, without any other nearly r, so the error of r is nearly 1 − r
+    for value, interval in ((found.rsa, found.rsa_ci), (found.cka, found.cka_ci)):
+        assert value is not None
+        assert interval is not None
+        assert value < 0.99
+        reach = stats.t.ppf(0.975, 39) * (1 - value) / (1 - value**2)
+        assert math.atanh(value) - math.atanh(interval.low) == pytest.approx(reach, rel=0.1)
+        assert math.atanh(interval.high) - math.atanh(value) == pytest.approx(reach, rel=0.1)
 
 
 def test_exchanging_words_within_their_language_gives_false_alarms_as_often_as_it_says(

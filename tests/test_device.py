@@ -5,6 +5,7 @@ No machine of a test has all these faults, so torch's own answers and the places
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import torch
 
 from pairprobe.errors import ConfigError, ExecutionError
 from pairprobe.executions import device as devices
+from pairprobe.executions.auto import Auto
+from pairprobe.executions.memory import budget
 from pairprobe.executions.resident import Resident
+from pairprobe.executions.streamed import Streamed
 
 DRIVER = "/proc/driver/nvidia/version"  # there while NVIDIA's kernel module is loaded
 CGROUP_V2 = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
@@ -80,6 +84,24 @@ def test_a_bad_name_is_refused_with_the_names_that_are_allowed(name):
         Resident(device=name)
     assert f"'{name}'" in str(caught.value)
     assert "auto, cpu, cuda, cuda:N, mps" in str(caught.value)
+
+
+@pytest.mark.parametrize("way", [Resident, Streamed, Auto])
+@pytest.mark.parametrize("memory", [math.inf, -math.inf, math.nan, 0.0, -1.0, 0.009, 1e7, 1e301])
+def test_a_budget_that_is_none_is_refused_with_what_is_allowed(way, memory):
+    with pytest.raises(ConfigError) as caught:
+        way(memory=memory)
+    (problem,) = caught.value.problems
+    assert problem == (
+        f"execution.memory is {memory:g}; allowed: 0.01 … 1,000,000 GB (10⁹ bytes), or null for what is free, less a "
+        "reserve."
+    )
+
+
+@pytest.mark.parametrize(("memory", "host"), [(None, 9 * 10**9), (0.01, 10**7), (1_000_000, 9 * 10**9)])
+def test_the_smallest_and_the_largest_budget_are_allowed(monkeypatch, memory, host):
+    monkeypatch.setattr(devices, "free_memory", lambda _: 9 * 10**9 + 2**30)  # less its reserve of 1 GiB
+    assert budget("cpu", Resident(device="cpu", memory=memory).memory).host == host
 
 
 # ── what is there is taken ───────────────────────────────────────────────────────────────────────────────

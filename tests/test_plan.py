@@ -14,10 +14,12 @@ from small_models import tokens_of, write
 from bench.twins import quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.commands.main import run
-from pairprobe.executions import streamed
+from pairprobe.executions import device, streamed
 from pairprobe.executions.auto import SMALL, Auto
 from pairprobe.executions.feeder import Feeder
-from pairprobe.executions.memory import Budget
+from pairprobe.executions.memory import Budget, Short
+from pairprobe.executions.resident import Resident
+from pairprobe.executions.streamed import Streamed
 from pairprobe.rooms import Workload
 
 WIDER = {"hidden_size": 64, "intermediate_size": 96}
@@ -31,6 +33,12 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def int8(dense: Path) -> Path:
     return quantise_folder(dense, dense.parent / "int8", "int8")
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 100 rows with a tokenizer of some 290 pieces, the first 100 of which hold the ASCII letters."""
+    return write("llama", tmp_path_factory.mktemp("models") / "foreign", vocab_size=100)
 
 
 @pytest.fixture
@@ -49,6 +57,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def words_for(folder: Path, *more: str) -> list[str]:
     return ["model=local", f"model.source={folder}", "execution.device=cpu", "template=bare", *more]
+
+
+def exit_of(words: list[str]) -> int:
+    """The exit code, however the command leaves."""
+    try:
+        return run(words)
+    except SystemExit as left:
+        return int(left.code or 0)
 
 
 def runs_of(home: Path) -> list[Run]:
@@ -110,6 +126,63 @@ def test_too_little_memory_is_told_before_anything_starts(int8: Path, home: Path
     said = capfd.readouterr().err
     assert re.search(r"needs about \d+ MB of the host, of which it may use 10 MB", " ".join(said.split()))
     assert not (home / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("way", [Streamed, Resident])
+def test_too_little_memory_is_told_with_the_setting_that_suffices(way: type, dense: Path, monkeypatch) -> None:
+    asked, checkpoint = Workload(np.full(512, 40)), Checkpoint.open(dense)
+    problem = way(device="cpu", memory=0.01).estimate(checkpoint, asked).problem
+    (enough,) = re.findall(r" execution\.memory=([\d.]+) \(GB\) would suffice\.$", problem)
+    assert way(device="cpu", memory=float(enough)).estimate(checkpoint, asked).problem == ""
+    assert way(device="cpu", memory=float(enough) - 0.01).estimate(checkpoint, asked).problem  # and no less
+    monkeypatch.setattr(device, "free_memory", lambda _: 2_000_000)  # then no setting helps
+    problem = way(device="cpu", memory=0.01).estimate(checkpoint, asked).problem
+    assert "needs about" in problem
+    assert "suffice" not in problem
+
+
+def test_one_setting_suffices_for_host_and_accelerator_and_for_memory_they_share() -> None:
+    apart = Budget(10, 10, free=Budget(100, 100))
+    assert apart.short(20, 5) == Short("the host", 20, 10, enough=20)
+    assert apart.short(5, 30) == Short("the accelerator", 30, 10, enough=30)
+    assert apart.short(20, 30) == Short("the host", 20, 10, enough=30)
+    assert apart.short(20, 101) == Short("the host", 20, 10, enough=None)
+    one = Budget(10, 10, unified=True, free=Budget(100, 100, unified=True))
+    assert one.short(20, 30) == Short("this machine's unified memory", 50, 10, enough=50)
+    assert one.short(60, 60) == Short("this machine's unified memory", 120, 10, enough=None)
+    assert apart.short(10, 10) is one.short(5, 5) is None
+
+
+@pytest.mark.parametrize(
+    "words", [["execution=resident"], ["execution=streamed"], ["execution=auto"], ["method=static"]], ids="".join
+)
+@pytest.mark.parametrize("command", [[], ["plan"]], ids=["run", "plan"])
+def test_tokens_outside_the_table_are_told_before_anything_starts(
+    foreign: Path, home: Path, capfd, words: list[str], command: list[str]
+) -> None:
+    code = exit_of([*command, *words_for(foreign, *words)])
+    said = " ".join(capfd.readouterr().err.split())
+    assert code == 2
+    assert re.search(r"token '[^']+' \(id [12]\d\d\), in the text of '[^']+', has no row", said)
+    assert "embedding table, which has 100: ids 0 … 99." in said
+    assert "The tokenizer does not belong to this checkpoint." in said
+    assert "model.tokenizer=" in said
+    assert said.count("has no row") == 1
+    assert "did not foresee" not in said
+    assert not (home / "mlflow.db").exists()
+
+
+def test_the_tokens_of_every_template_are_looked_at(foreign: Path, tmp_path: Path, capfd) -> None:
+    file = tmp_path / "pairs.csv"
+    words = ("zig,zag", "fax,fox", "jug,jag", "cuz,caz")  # single letters to this tokenizer
+    groups = ("cognate", "cognate", "control", "control")
+    rows = [f"{i},{group},{of}" for i, (group, of) in enumerate(zip(groups, words, strict=True))]
+    file.write_text("\n".join(["id,group,word_a,word_b", *rows]), encoding="utf-8")
+    fits = ["method=static", "pairs=table", f"pairs.path={file}", "similarity=cosine"]
+    assert exit_of(["plan", *words_for(foreign, *fits)]) == 0, capfd.readouterr().err
+    other = "+multiverse.templates.other='{word} 轮'"
+    assert exit_of(["plan", *words_for(foreign, *fits, other)]) == 2
+    assert "has no row" in " ".join(capfd.readouterr().err.split())
 
 
 # ── auto ─────────────────────────────────────────────────────────────────────────────────────────────────

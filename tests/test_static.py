@@ -244,3 +244,32 @@ def test_a_tokenizer_with_more_pieces_than_the_table_is_refused(written, folder)
     checkpoint = Checkpoint.open(edit_config(folder, vocab_size=100))
     with pytest.raises(CheckpointError, match="tokenizer and the weights do not belong together"):
         Static().vectors(checkpoint, tokens_of(Checkpoint.open(written())), CPU)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_that_holds_no_numbers_is_named_with_its_token_and_word(written, folder, value):
+    tokens = tokens_of(Checkpoint.open(written()))
+    row = int(tokens.of[2].ids[tokens.of[2].word][0])
+    first = next(t.word.form for t, of in zip(tokens.texts.texts, tokens.of, strict=True) if row in of.ids)
+    file = folder / "model.safetensors"
+    stored = load_file(file)
+    stored[TABLES["llama"]][row, 5] = value
+    save_file(stored, file)
+    with pytest.raises(CheckpointError) as caught:
+        Static().vectors(Checkpoint.open(folder), tokens, CPU)
+    (problem,) = caught.value.problems
+    assert f"row {row} of {TABLES['llama']} holds NaN or infinity" in problem
+    assert f"token '{tokens.of[2].pieces[list(tokens.of[2].ids).index(row)]}'" in problem
+    assert f"'{first}'" in problem
+    assert "Download it again" in caught.value.next_step
+    assert "float32" not in caught.value.next_step
+
+
+def test_a_row_that_no_pooling_counts_may_hold_anything(written, folder):
+    tokens = tokens_of(Checkpoint.open(written()))
+    file = folder / "model.safetensors"
+    stored = load_file(file)
+    stored[TABLES["llama"]][int(tokens.of[0].ids[0])] = float("nan")  # that of <bos>
+    save_file(stored, file)
+    vectors, _ = Static().vectors(Checkpoint.open(folder), tokens, CPU)
+    assert np.isfinite(vectors.values).all()

@@ -18,7 +18,7 @@ from pairprobe.outcomes import p_text, signed
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.records import IntArray, PairSet, Similarities, Text, Texts, TokenisedText, Tokens, Vectors
 from pairprobe.rooms import Workload
-from pairprobe.tokens import TokenRules, examine, leave_out, tokenise
+from pairprobe.tokens import TokenRules, check_rows, examine, leave_out, tokenise
 
 SHOWN = 5  # pairs that are named
 
@@ -174,9 +174,16 @@ def ways(
     return Ways(names, tuple(texts), tuple(rows), together, poolings, common, len(tokens))
 
 
-def asked_of_the_model(asked: Alternatives, template: Any, method: Any, tokenizer: Any, pairs: PairSet) -> Workload:
-    """All that would go through the model, its beginnings counted."""
+def asked_of_the_model(
+    asked: Alternatives, template: Any, method: Any, tokenizer: Any, pairs: PairSet, rows: int
+) -> Workload:
+    """All that would go through the model, its beginnings counted.
+
+    rows: of its embedding table. Raises TokenError for a token that has none.
+    """
     written = [tokenise(tokenizer, t.write(pairs)) for t in asked.named(template).values()]
+    for tokens in written:
+        check_rows(tokens, rows)
     tokens = written[0] if len(written) == 1 else _together(written)[0]
     return replace(Workload.of(tokens, len(asked.pooled(method))), beginnings=tokens.beginnings)
 

@@ -97,6 +97,8 @@ def check(
             execution, estimate = attempt("plan", lambda: _estimate(job, checkpoint, pairs, timed)) or (None, None)
             if estimate is not None and estimate.problem:
                 problems.append(Problem("memory", PairprobeError(estimate.problem, LESS)))
+    elif not problems and texts is not None:
+        attempt("tokens", lambda: workload(job, checkpoint, pairs))
     if problems or pairs is None or checkpoint is None:
         return None, problems
     return Plan(pairs, checkpoint, execution, estimate, remark), problems
@@ -127,8 +129,10 @@ def _not_rounded(job: Job) -> str:
 
 
 def workload(job: Job, checkpoint: Any, pairs: PairSet) -> Workload:
-    """What the texts of all templates ask of an execution."""
-    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs)
+    """What the texts of all templates ask of an execution. Raises TokenError for a token that the model's embedding
+    table has no row for."""
+    rows = checkpoint.weights[checkpoint.embedding_name].shape[0]
+    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs, rows)
 
 
 def _estimate(job: Job, checkpoint: Any, pairs: PairSet, timed: bool) -> tuple[Any, Estimate]:

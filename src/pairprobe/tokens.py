@@ -233,6 +233,22 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
     )
 
 
+def check_rows(tokens: Tokens, rows: int) -> None:
+    """Raise TokenError where a token's id is outside an embedding table of so many rows."""
+    outside = {int(i) for t in tokens.of for i in t.ids if not 0 <= i < rows}
+    for text, of in zip(tokens.texts.texts, tokens.of, strict=True):
+        place = next((k for k, i in enumerate(of.ids) if int(i) in outside), None)
+        if place is None:
+            continue
+        more = f" {counted(len(outside), 'distinct token')} of these texts have none." if len(outside) > 1 else ""
+        raise TokenError(
+            f"token '{of.pieces[place]}' (id {of.ids[place]}), in the text of '{text.word.form}', has no row in the "
+            f"model's embedding table, which has {rows}: ids 0 … {rows - 1}.{more}",
+            "The tokenizer does not belong to this checkpoint. Name the folder of the one that does: "
+            "model.tokenizer=/path/to/folder",
+        )
+
+
 def leave_out(pairs: PairSet, texts: Texts, excluded: set[int], alike: frozenset[int] = frozenset()) -> PairSet:
     """The pair set without the pairs, and the reference words, that use one of the `excluded` texts, and without the
     pairs `alike`."""

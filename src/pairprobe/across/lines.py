@@ -13,6 +13,7 @@ from pairprobe.across.runs import Recorded
 from pairprobe.outcomes import Interval, p_text, signed
 from pairprobe.records import Pair
 from pairprobe.report import LABEL, WIDTH, Report
+from pairprobe.statistics.across import LEAST_INTERVAL
 
 PAIRS_SHOWN = 12
 SEEN = 0.0005  # smaller differences of a pair are not seen in the three decimals that are shown
@@ -175,9 +176,9 @@ def _words(found: Comparison, report: Report) -> None:
     exchange = ""
     if a.rsa_p is not None:
         exchange = f", p {p_text(a.rsa_p)} (words exchanged within languages)"
-    report.line("", f"CKA {_rho(a.cka)}{_within(a.cka_ci)}  debiased; 0: unrelated, 1: the same, turned or scaled",
-                always=True)  # fmt: skip
-    report.line("", f"RSA {_rho(a.rsa)}{_within(a.rsa_ci)}  Spearman of cosine distances{exchange}", always=True)
+    cka, rsa = (f"{_rho(v)}{_within(v, ci, a.words)}" for v, ci in ((a.cka, a.cka_ci), (a.rsa, a.rsa_ci)))
+    report.line("", f"CKA {cka}  debiased; 0: unrelated, 1: the same, turned or scaled", always=True)
+    report.line("", f"RSA {rsa}  Spearman of cosine distances{exchange}", always=True)
     _depth_by_depth(words, report)
 
 
@@ -232,8 +233,11 @@ def _interval(interval: Interval | None) -> str:
     return str(interval) if interval else "undefined"
 
 
-def _within(interval: Interval | None) -> str:
-    return f" {interval}" if interval else ""
+def _within(value: float | None, interval: Interval | None, words: int) -> str:
+    """The interval, or why there is none of a value that is defined."""
+    if interval or value is None:
+        return f" {interval}" if interval else ""
+    return f" (no interval: fewer than {LEAST_INTERVAL} words)" if words < LEAST_INTERVAL else " (nothing varies)"
 
 
 def _rho(value: float | None, digits: int = 3) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pairprobe.errors import ConfigError, ExecutionError, at_least, one_of
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
+LEAST_MEMORY, MOST_MEMORY = 0.01, 1_000_000  # GB
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -30,8 +31,11 @@ def check_settings(
     at_least("execution.batch_tokens", batch_tokens, 1)
     if threads is not None:
         at_least("execution.threads", threads, 1)
-    if memory is not None:
-        at_least("execution.memory", memory, 0.01)
+    if memory is not None and not LEAST_MEMORY <= memory <= MOST_MEMORY:
+        raise ConfigError(
+            f"execution.memory is {memory:g}; allowed: {LEAST_MEMORY:g} … {MOST_MEMORY:,} GB (10⁹ bytes), or null for "
+            "what is free, less a reserve."
+        )
 
 
 def choose(device: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,22 +22,38 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt
 
 
 @dataclass(frozen=True)
+class Short:
+    """Of the first memory that does not suffice: where, bytes wanted there and bytes it may use. enough: bytes of
+    execution.memory that suffice everywhere; None where no such setting would help."""
+
+    where: str
+    wanted: int
+    there: int
+    enough: int | None = None
+
+
+@dataclass(frozen=True)
 class Budget:
     """Bytes a run may add to what its process holds. gpu: None without one. unified: host and gpu are one memory, so
-    that what is taken of one is taken of the other."""
+    that what is taken of one is taken of the other. free: the same of what is free less a reserve, where
+    execution.memory allows less; None where it does not."""
 
     host: int
     gpu: int | None = None
     unified: bool = False
+    free: Budget | None = None
 
-    def short(self, host: int, gpu: int) -> tuple[str, int, int] | None:
-        """(where, bytes wanted, bytes there) of the first memory that does not suffice, or None."""
+    def short(self, host: int, gpu: int) -> Short | None:
+        """What does not suffice for a run that wants so many bytes, or None."""
+        enough = None
+        if self.free is not None and self.free.short(host, gpu) is None:
+            enough = host + gpu if self.unified else max(host, gpu)
         if self.unified and host + gpu > self.host:
-            return "this machine's unified memory", host + gpu, self.host
+            return Short("this machine's unified memory", host + gpu, self.host, enough)
         if host > self.host:
-            return "the host", host, self.host
+            return Short("the host", host, self.host, enough)
         if self.gpu is not None and gpu > self.gpu:
-            return "the accelerator", gpu, self.gpu
+            return Short("the accelerator", gpu, self.gpu, enough)
         return None
 
 
@@ -46,22 +63,25 @@ def budget(device: str, gigabytes: float | None = None) -> Budget:
     """
     free = devices.free_memory("cpu")
     host = max(0, free - max(int(free * RESERVE_SHARE), min(RESERVE_LEAST, free // 2)))
-    wanted = int(gigabytes * 1e9) if gigabytes is not None else None
-    if wanted is not None:
-        host = min(host, wanted)
     if device == "cpu":
-        return Budget(host)
-    if devices.unified(device):
-        return Budget(host, host, unified=True)
-    gpu = max(0, devices.free_memory(device) - RESERVE_GPU)
-    return Budget(host, min(gpu, wanted) if wanted is not None else gpu)
+        there = Budget(host)
+    elif devices.unified(device):
+        there = Budget(host, host, unified=True)
+    else:
+        there = Budget(host, max(0, devices.free_memory(device) - RESERVE_GPU))
+    wanted = None if gigabytes is None else int(gigabytes * 1e9)
+    if wanted is None or wanted >= max(there.host, there.gpu or 0):
+        return there
+    return Budget(min(host, wanted), None if there.gpu is None else min(there.gpu, wanted), there.unified, there)
 
 
-def lacking(name: str, short: tuple[str, int, int]) -> str:
-    """What to say of `Budget.short`."""
-    where, wanted, there = short
-    need, may = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (wanted, there))
-    return f"{name}: needs about {need} of {where}, of which it may use {may}."
+def lacking(name: str, short: Short) -> str:
+    """What to say of `Budget.short`: where execution.memory is what limits it, how much of it would do."""
+    need, may = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (short.wanted, short.there))
+    said = f"{name}: needs about {need} of {short.where}, of which it may use {may}."
+    if short.enough is None:
+        return said
+    return f"{said} execution.memory={math.ceil(short.enough / 1e7) / 100:g} (GB) would suffice."
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pairprobe.executions.activations import not_computed
 from pairprobe.executions.attention import PLACES, by_length
 from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
-from pairprobe.executions.memory import Budget, budget, lacking, limited, retained
+from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
@@ -214,7 +214,9 @@ class Streamed:
         wanted = self._needs(stream, Workload.of(tokens, poolings), device, limits)
         short = limits.short(wanted.host, wanted.gpu)
         if short or len(wanted.chunks) > 1:
-            raise ExecutionError(lacking(checkpoint.name, short or ("this machine", wanted.host, limits.host)), LESS)
+            raise ExecutionError(
+                lacking(checkpoint.name, short or Short("this machine", wanted.host, limits.host)), LESS
+            )
         try:
             with devices.threads(self.threads), torch.inference_mode(), limited(limits.host, device), retained(device):
                 kind = getattr(torch, dtype)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
+from pairprobe.errors import CheckpointError
 from pairprobe.methods.pooling import Pooling
 from pairprobe.records import Tokens, Usage, Vectors
 from pairprobe.rooms import Checkpointed, Execution, Keeping
@@ -63,12 +65,17 @@ class Static(Pooling):
         kept: Keeping | None = None,  # noqa: ARG002
     ) -> tuple[tuple[Vectors, ...], Usage]:
         """The vectors of each pooling, in order; every row is read once. Norms of tokens are not measured, since rows
-        of tokens that no pooling counts are not read."""
+        of tokens that no pooling counts are not read.
+
+        Raises:
+            CheckpointError: a row that is needed holds NaN or infinity.
+        """
         start = time.perf_counter()
         weights = [[pooling.weights(t) for t in tokens.of] for pooling in poolings]
         counted = [[t.ids[w > 0] for t, w in zip(tokens.of, of, strict=True)] for of in weights]
         wanted = (int(i) for of in counted for ids in of for i in ids)
         rows = checkpoint.rows(checkpoint.embedding_name, wanted)
+        _check_finite(rows, checkpoint, tokens)
         values = [
             np.stack(
                 [
@@ -98,3 +105,20 @@ class Static(Pooling):
             for of, pooling in zip(values, poolings, strict=True)
         ]
         return tuple(found), usage
+
+
+def _check_finite(rows: dict[int, npt.NDArray[np.float32]], checkpoint: Checkpointed, tokens: Tokens) -> None:
+    """Raise CheckpointError, naming row, token and a word, where the table itself holds no numbers."""
+    damaged = [i for i, row in rows.items() if not np.isfinite(row).all()]
+    if not damaged:
+        return
+    text, place = next(
+        (n, int(found[0])) for n, t in enumerate(tokens.of) if len(found := (t.ids == damaged[0]).nonzero()[0])
+    )
+    piece, word = tokens.of[text].pieces[place], tokens.texts.texts[text].word.form
+    more = f", and so do {len(damaged) - 1} more of the {len(rows)} rows read" if len(damaged) > 1 else ""
+    raise CheckpointError(
+        f"{checkpoint.name}: row {damaged[0]} of {checkpoint.embedding_name} holds NaN or infinity as it is stored: "
+        f"token '{piece}', in the text of '{word}'{more}.",
+        "The checkpoint is damaged there. Download it again (model.sha256 checks it), or leave these words out.",
+    )

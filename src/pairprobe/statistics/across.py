@@ -30,6 +30,7 @@ BLOCK = 40_000_000  # float64 values of pairs of words that are held at once bes
 ROWS = 4_000_000  # float64 values of a block of rows of a Gram matrix: 32 MB
 EXACT = 1e-12  # what is left of a spread, relative to squared lengths, once it is only float32's rounding
 SAME = 1e-7  # cosines that differ by less are equal up to float32's rounding
+FAR = 1.0  # of Fisher's z: 1 − value is then 7 times as large or small without one word or group
 MANY = 200  # words; more are left out in GROUPS groups, and exchanged less often
 GROUPS = 20
 PERMUTATIONS, PERMUTATIONS_OF_MANY = 9_999, 999
@@ -218,6 +219,8 @@ def _jackknife(
     """For each way an interval of Fisher's z over words, left out one by one, or in random groups where many.
 
     A bootstrap would draw words twice, whose distance from themselves is 0 in both runs and looks like agreement.
+    Where few words hold nearly all of the disagreement, z without them is far off, infinite where nothing else
+    differs: its error is then that of the value itself, times the slope of z there, 1 / (1 − value²).
     """
     from scipy import stats
 
@@ -233,10 +236,13 @@ def _jackknife(
         if value is None or abs(value) > 1 - 1e-12:  # the same vectors, turned or scaled: nothing varies
             found.append(None)
             continue
-        with np.errstate(divide="ignore"):
-            z = np.arctanh(np.array([_product(way(x[rows]), way(y[rows])) for rows in kept]))
-        error = math.sqrt((len(z) - 1) / len(z) * float(((z - z.mean()) ** 2).sum()))
+        left = np.array([_product(way(x[rows]), way(y[rows])) for rows in kept])
         centre = math.atanh(value)
+        with np.errstate(divide="ignore"):
+            z = np.arctanh(left)
+        if (np.abs(z - centre) > FAR).any():
+            z = left / (1 - value**2)
+        error = math.sqrt((len(z) - 1) / len(z) * float(((z - z.mean()) ** 2).sum()))
         ends = math.tanh(centre - t * error), math.tanh(centre + t * error)
         found.append(Interval(*ends) if all(math.isfinite(e) for e in ends) else None)
     return found
