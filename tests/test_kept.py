@@ -173,6 +173,7 @@ def test_another_line_of_our_own_code_is_computed_anew(folder, tmp_path, layers_
 def test_the_key_holds_what_could_change_a_state(folder, part):
     about = CPU.key(Checkpoint.open(folder))
     assert about is not None
+    assert part in about
     assert keeping.key(about) != keeping.key({**about, part: "another"})
 
 

@@ -30,7 +30,7 @@ from bench.twins import dequantised_twin, quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.errors import CheckpointError, ExecutionError
-from pairprobe.executions import feeder, products, stream
+from pairprobe.executions import attention, feeder, products, stream
 from pairprobe.executions.resident import Resident
 from pairprobe.executions.streamed import Streamed
 from pairprobe.records import Tokens, Usage
@@ -177,6 +177,41 @@ def test_batches_of_any_size_give_the_same(opened, kind, batch_tokens):
     checkpoint, tokens = opened(kind)
     found = observed(replace(CPU, batch_tokens=batch_tokens), checkpoint, tokens)
     assert far(found, own(checkpoint.folder, tokens)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("format", ["int8", "fp8"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_what_is_beside_a_text_changes_no_bit_of_its_quantised_states(pair, kind, format):
+    checkpoint, _, tokens = pair(kind, format)
+    assert len(set(tokens.lengths.tolist())) > 1
+    together = observed(replace(CPU, batch_tokens=4096), checkpoint, tokens)
+    for batch_tokens in (1, 45):
+        assert far(observed(replace(CPU, batch_tokens=batch_tokens), checkpoint, tokens), together) == 0.0
+    some = np.array([1, len(tokens) - 1])
+    alone = observed(replace(CPU, batch_tokens=4096), checkpoint, tokens.select(some))
+    assert far(alone, {(i, d): together[int(row), d] for i, row in enumerate(some) for d in range(LAYERS + 1)}) == 0.0
+
+
+@pytest.mark.parametrize("places", [1, 4, 64])
+@pytest.mark.parametrize("kind", ["qwen2_windows", "gemma3_text", "gpt_neox", "falcon", "bert", "mixtral"])
+def test_over_how_many_places_texts_attend_changes_nothing(opened, monkeypatch, kind, places):
+    checkpoint, tokens = opened(kind)
+    monkeypatch.setattr(attention, "PLACES", places)
+    assert far(observed(CPU, checkpoint, tokens), own(checkpoint.folder, tokens)) <= TOLERANCE
+
+
+def test_attention_is_torchs_own_again_after_a_pass_that_fails(opened):
+    checkpoint, tokens = opened("llama")
+    before = torch.nn.functional.scaled_dot_product_attention
+
+    def fail(depth: int, *_: object) -> None:
+        assert torch.nn.functional.scaled_dot_product_attention is not before or depth == 0
+        if depth == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CPU.forward(checkpoint, tokens, fail)
+    assert torch.nn.functional.scaled_dot_product_attention is before
 
 
 def test_rotary_factors_for_long_texts_are_taken_where_the_text_is_long(written):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pairprobe.errors import CheckpointError, ExecutionError, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
-from pairprobe.executions.attention import PLACES, by_length
+from pairprobe.executions.attention import by_length
 from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
@@ -125,7 +125,6 @@ class Streamed:
             "code": checkpoint.code,
             "dtype": devices.dtype_for(self.dtype, device),
             "attention": self.attention,
-            "places": PLACES,
             "products": product_library(device, getattr(torch, devices.dtype_for(self.dtype, device))),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
