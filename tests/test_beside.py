@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from pairprobe import beside, tracking
 from pairprobe.commands.main import run
-from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline
+from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline, PartnerDepth, PartnerTest
 from pairprobe.outcomes import DepthTest, Interval, Verdict
 from pairprobe.records import Balance, Pair, PairSet, Word
 from pairprobe.result import Evidence
@@ -170,6 +170,23 @@ def test_recorded_similarities_have_no_partners_but_spelling(capfd: pytest.Captu
     out = capfd.readouterr().out
     assert "\npartners" not in out
     assert "\nspelling " in out
+
+
+@pytest.mark.parametrize(
+    ("p", "delta", "said"),
+    [
+        (0.01, 0.1, "words lie closer to their own"),
+        (0.4, 0.1, "words are not shown to lie closer to their own"),
+        (0.4, -0.1, "words are not shown to lie farther from their own"),
+        (None, 0.1, "words lie closer to their own"),  # what was found; the next line says why there is no p
+    ],
+)
+def test_what_partners_show_is_said_by_their_p(p: float | None, delta: float, said: str) -> None:
+    at = PartnerDepth(0, 0.5 + delta, 0.5, p, None, p, 2.0, 0.5, None, 0.3, None)
+    test = PartnerTest("cosine", 9, 9, 9, (at,), 999, False, 0.001, 5.0, 0.3, 0.1, "exchanged")
+    told = [text for _, text in beside._partner_lines(test, 0, 0.05)]
+    assert told[0].startswith(said)
+    assert any("share a meaning" in text for text in told) == (p == 0.01)
 
 
 def test_drawn_pairs_are_said_to_be_one_draw() -> None:

@@ -46,15 +46,17 @@ def test_few_pairs_are_warned_of(n, m, warned):
         (
             10,
             4,
-            "10 against 4 independent pairs hold the truth 93 times in a hundred where similarities are normal, and 91",
+            "10 against 4 independent pairs held the true Δ 93 times in a hundred where similarities are normal, "
+            "and 91",
         ),
         (4, 10, "10 against 4 independent pairs"),
         (11, 4, "10 against 4 independent pairs"),
-        (11, 9, "10 against 10 independent pairs hold the truth 95 times"),
+        (11, 9, "10 against 10 independent pairs held the true Δ 95 times"),
         (
             60,
             5,
-            "30 against 4 independent pairs hold the truth 93 times in a hundred where similarities are normal, and 87",
+            "30 against 4 independent pairs held the true Δ 93 times in a hundred where similarities are normal, "
+            "and 87",
         ),
         (200, 12, "50 against 10 independent pairs"),
         (3, 2, "4 against 4 independent pairs"),
@@ -68,8 +70,8 @@ def test_the_warning_quotes_sizes_near_the_runs_own(n, m, told):
 @pytest.mark.parametrize(
     ("units", "told"),
     [
-        (10, "worth 6 and 5 independent pairs: simulated ones of 95 % of so many hold the truth 93 to 100"),
-        (5, "of so few hold the truth 84 to 94"),
+        (10, "worth 6 and 5 independent pairs: simulated 95 % intervals of so many held the true Δ 93 to 100"),
+        (5, "of so few held the true Δ 84 to 94"),
     ],
 )
 def test_an_interval_by_units_is_told_with_its_own_coverage(apart, units, told):

@@ -154,7 +154,8 @@ def lines(result: Result) -> Iterator[tuple[str, str]]:
     verdict, evidence = result.verdict, result.evidence
     yield from balanced(result)
     if verdict.similarity in evidence.partners:
-        yield from _partner_lines(evidence.partners[verdict.similarity], verdict.depth)
+        alpha = result.tests[verdict.similarity, verdict.control].alpha
+        yield from _partner_lines(evidence.partners[verdict.similarity], verdict.depth, alpha)
     for a in evidence.adjusted:
         if (a.similarity, a.control, a.depth) == (verdict.similarity, verdict.control, verdict.depth):
             yield from _adjusted_lines(a)
@@ -169,12 +170,14 @@ def lines(result: Result) -> Iterator[tuple[str, str]]:
             yield from _score_lines(s)
 
 
-def _partner_lines(test: PartnerTest, depth: int) -> Iterator[tuple[str, str]]:
+def _partner_lines(test: PartnerTest, depth: int, alpha: float) -> Iterator[tuple[str, str]]:
     at = _at(test.depths, depth)
+    shown = at.p is not None and at.p <= alpha
+    lie = "words lie" if shown or at.p is None else "words are not shown to lie"
     side = "closer to" if at.delta > 0 else "farther from"
     p = f", p {p_text(at.p)}" if at.p is not None else ""
     p += f", max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else ""
-    yield "partners", f"words lie {side} their own partner than others': Δ = {signed(at.delta)}{p}"
+    yield "partners", f"{lie} {side} their own partner than others': Δ = {signed(at.delta)}{p}"
     of = f"{test.candidates:.0f}" if test.candidates == round(test.candidates) else f"about {test.candidates:.1f}"
     yield (
         "",
@@ -183,7 +186,7 @@ def _partner_lines(test: PartnerTest, depth: int) -> Iterator[tuple[str, str]]:
     )
     if test.why_no_p:
         yield "", f"no p-value: {test.why_no_p}"
-    if at.p is not None and at.delta > 0:
+    if shown and at.delta > 0:
         yield "", "partners may share a meaning as well as an ancestor, the others share neither"
 
 

@@ -233,8 +233,8 @@ def _few(test: GroupTest) -> list[str]:
         few_units = test.units < FEW_UNITS
         return [
             f"the pairs are so linked that the interval rests on drawing whole units of linked words, of which there "
-            f"are {test.units}, and the groups are worth {_size(n)} and {_size(m)} independent pairs: simulated ones "
-            f"of 95 % of so {'few' if few_units else 'many'} hold the truth {'84' if few_units else '93'} to "
+            f"are {test.units}, and the groups are worth {_size(n)} and {_size(m)} independent pairs: simulated "
+            f"95 % intervals of so {'few' if few_units else 'many'} held the true Δ {'84' if few_units else '93'} to "
             f"{'94' if few_units else '100'} times in a hundred."
         ]
     few, many = sorted((n, m))
@@ -245,9 +245,9 @@ def _few(test: GroupTest) -> list[str]:
     size = min(COVERAGE, key=far)
     normal, skewed = COVERAGE[size]
     return [
-        f"with fewer than {FEW} pairs in a group the interval leans on how similarities are spread: simulated ones of "
-        f"95 % for {max(size)} against {min(size)} independent pairs hold the truth {normal} times in a hundred where "
-        f"similarities are normal, and {skewed} where they are skewed."
+        f"with fewer than {FEW} pairs in a group the interval leans on how similarities are spread: simulated 95 % "
+        f"intervals for {max(size)} against {min(size)} independent pairs held the true Δ {normal} times in a hundred "
+        f"where similarities are normal, and {skewed} where they are skewed."
     ]
 
 
