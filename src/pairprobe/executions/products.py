@@ -46,9 +46,9 @@ class Workshop:
         size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
         self._tile = torch.empty(size, dtype=dtype, device=device)
 
-    def batch(self, mask: torch.Tensor, rows: Rows | None) -> None:
-        """What follows is computed for a batch with this mask [batch, tokens]."""
-        self.shape, self.lengths, self.rows = tuple(mask.shape), mask.sum(dim=1).tolist(), rows
+    def batch(self, mask: torch.Tensor, lengths: list[int], rows: Rows | None) -> None:
+        """What follows is computed for a batch with this mask [batch, tokens], of texts of these lengths."""
+        self.shape, self.lengths, self.rows = tuple(mask.shape), lengths, rows
 
     def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Which rows of these inputs [batch × tokens, in] serve for all, see `Rows.shared`; None: each its own."""

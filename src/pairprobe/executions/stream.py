@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Batch:
-    """Some texts on their way through the layers. states: [batch, tokens, width]. computed: which rows are."""
+    """Some texts on their way through the layers. states: [batch, tokens, width]. computed: which rows are. lengths: of
+    the texts, on the host: asking a device for them in every layer would wait for it."""
 
     rows: npt.NDArray[np.int64]
+    lengths: list[int]
     ids: torch.Tensor
     mask: torch.Tensor
     computed: Rows | None
@@ -122,7 +124,7 @@ def enter(sequence: Sequence, tokens: Tokens, rows: npt.NDArray[np.int64], devic
     padded = right_padded(tokens, rows)
     ids, mask = (torch.from_numpy(a).to(device) for a in padded)
     states, calls = sequence.enter(ids, mask)
-    return Batch(rows, ids, mask, computed(*padded, device), states, calls)
+    return Batch(rows, padded[1].sum(axis=1).tolist(), ids, mask, computed(*padded, device), states, calls)
 
 
 def save(work: list[Batch], tokens: Tokens, file: Path) -> None:

@@ -280,7 +280,7 @@ class Streamed:
                 start, waited = time.perf_counter(), feeder.seconds["wait"]
                 with slots.filled(stream.layers[depth], tensors):
                     for batch in work:
-                        workshop.batch(batch.mask, batch.computed)
+                        workshop.batch(batch.mask, batch.lengths, batch.computed)
                         batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
                         if depth + 1 < last:
                             seen(depth + 1, batch)
