@@ -37,7 +37,9 @@ def imports() -> None:
     import pairprobe.methods.layerwise
     import pairprobe.methods.static
     import pairprobe.tokens  # noqa: F401
+    from pairprobe.checkpoints.weight import formats
 
+    assert formats(), "each is a module of its own, imported when the first checkpoint is looked at"
     assert safetensors.torch, (modeling_bert, modeling_llama, modeling_qwen2, AutoModel, AutoModelForCausalLM)
     assert AutoTokenizer, transformers.quantizers.auto
     transformers.utils.logging.disable_progress_bar()

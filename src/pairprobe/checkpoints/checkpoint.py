@@ -91,15 +91,16 @@ class Checkpoint:
         if not any(((tokenizer or folder) / file).exists() for file in TOKENIZER_FILES):
             problems.append(f"{name}: no tokenizer ({TOKENIZER_FILES[0]}) in {tokenizer or folder}.")
         problems += weight_files.pointers(folder, name)
+        placed = None
         if files is None:
-            files, missing = weight_files.weight_files(folder, name)
+            files, placed, missing = weight_files.weight_files(folder, name)
             problems += missing
+        elif [f.name for f in files] != [weight_files.SINGLE]:
+            placed = weight_files.weight_map(folder, name)
         if config.get("auto_map") and not trust_remote_code and not config.get("model_type"):
             problems.append(f"{name}: the checkpoint needs Python code of its own, which is not run.")
         if problems:
             raise CheckpointError(problems, "Get the whole repository again, or choose another model.source.")
-        indexed = [f.name for f in files] != [weight_files.SINGLE]
-        placed = weight_files.weight_map(folder, name) if indexed else None
         tensors, headers = weight_files.read_headers(files, placed, name)
         return cls(
             name,

@@ -22,21 +22,22 @@ SIDES = ("config.json", *TOKENIZER_FILES, *TOKENIZER_SETTINGS)
 POINTER = b"version https://git-lfs"
 
 
-def weight_files(folder: Path, name: str) -> tuple[list[Path], list[str]]:
-    """The folder's weight files, or what is wrong with them, a line each."""
+def weight_files(folder: Path, name: str) -> tuple[list[Path], dict[str, str] | None, list[str]]:
+    """(the folder's weight files, tensor → file where an index says so, what is wrong with them: a line each)."""
     # the single file first, as transformers chooses where a conversion has left both
     if (folder / SINGLE).exists():
-        return [folder / SINGLE], []
+        return [folder / SINGLE], None, []
     if (folder / INDEX).exists():
         try:
-            names = sorted(set(weight_map(folder, name).values()))
+            placed = weight_map(folder, name)
         except CheckpointError as error:
-            return [], list(error.problems)
+            return [], None, list(error.problems)
+        names = sorted(set(placed.values()))
         missing = [n for n in names if not (folder / n).exists()]
         if missing:
-            return [], [too_few(name, missing, len(names))]
-        return [folder / n for n in names], []
-    return [], [none_of(name, sorted(f.name for f in folder.iterdir()) if folder.is_dir() else [], str(folder))]
+            return [], None, [too_few(name, missing, len(names))]
+        return [folder / n for n in names], placed, []
+    return [], None, [none_of(name, sorted(f.name for f in folder.iterdir()) if folder.is_dir() else [], str(folder))]
 
 
 def weight_map(folder: Path, name: str) -> dict[str, str]:
@@ -51,11 +52,16 @@ def read_index(raw: bytes, name: str) -> dict[str, str]:
     """See `weight_map`."""
     try:
         found = json.loads(raw)["weight_map"]
+        plain: set[str] = set()
         for tensor, file in found.items():
+            if isinstance(file, str) and file in plain:
+                continue
             # a file elsewhere is none of this checkpoint's
-            plain = isinstance(file, str) and file.isprintable() and file not in ("", ".", "..")
-            if not plain or Path(file).name != file or "\\" in file:
+            if not isinstance(file, str) or not file.isprintable() or file in ("", ".", ".."):
                 raise ValueError(f"{shown(tensor)} is in {file!r}, which is no file name")
+            if Path(file).name != file or "\\" in file:
+                raise ValueError(f"{shown(tensor)} is in {file!r}, which is no file name")
+            plain.add(file)
         if not found:
             raise ValueError("weight_map is empty")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
