@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.errors import CheckpointError
 from pairprobe.executions import feeder
-from pairprobe.executions.feeder import Feeder
+from pairprobe.executions.feeder import Feeder, Held
 from pairprobe.rooms import Stored
 
 SECONDS = 20  # a thread that waits for longer is stuck
@@ -44,7 +45,7 @@ def gate(monkeypatch: pytest.MonkeyPatch, parts: list[Stored]) -> threading.Even
 
 
 def test_the_first_tensor_is_there_before_the_second_is_read(parts: list[Stored], gate: threading.Event) -> None:
-    for layer in Feeder([parts], "cpu"):
+    for layer in Feeder([parts]):
         assert float(layer[0].sum()) == 0.0
         assert not gate.is_set()
         gate.set()
@@ -53,7 +54,7 @@ def test_the_first_tensor_is_there_before_the_second_is_read(parts: list[Stored]
 
 
 def test_waiting_within_a_layer_is_counted_as_waiting(parts: list[Stored], gate: threading.Event) -> None:
-    read = Feeder([parts], "cpu")
+    read = Feeder([parts])
     timer = threading.Timer(0.2, gate.set)
     timer.start()
     for layer in read:
@@ -68,7 +69,7 @@ def test_a_tensor_that_cannot_be_read_ends_the_pass_even_where_nobody_asks_for_i
     parts[0].file.write_bytes(parts[0].file.read_bytes()[:-100])  # since its header was read
 
     def passed() -> None:
-        for layer in Feeder([parts], "cpu"):
+        for layer in Feeder([parts]):
             assert float(layer[1].sum()) == 64.0
             if asked:
                 layer[2].sum()
@@ -78,7 +79,7 @@ def test_a_tensor_that_cannot_be_read_ends_the_pass_even_where_nobody_asks_for_i
 
 
 def test_a_pass_that_is_given_up_leaves_no_thread(parts: list[Stored], gate: threading.Event) -> None:
-    layers = iter(Feeder([parts, parts], "cpu"))
+    layers = iter(Feeder([parts, parts]))
     next(layers)
     gate.set()
     layers.close()
@@ -88,6 +89,82 @@ def test_a_pass_that_is_given_up_leaves_no_thread(parts: list[Stored], gate: thr
 def test_one_buffer_serves_every_layer(parts: list[Stored]) -> None:
     sums = [
         [float(layer[i].sum()) for i in range(len(of))]
-        for layer, of in zip(Feeder([parts, parts[::-1]], "cpu", ahead=False), [parts, parts], strict=True)
+        for layer, of in zip(Feeder([parts, parts[::-1]], room=0), [parts, parts], strict=True)
     ]
     assert sums == [[0.0, 64.0, 128.0], [128.0, 64.0, 0.0]]
+
+
+# ── less than two layers in memory ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[list[Stored]]:
+    """Forty layers of the same three tensors, of 64, 640 and 320 bytes; their values count on through all of them."""
+    file = tmp_path / "layers.safetensors"
+    sizes = {"a": 16, "b": 160, "c": 80}
+    values, found, start = {}, [], 0
+    for layer in range(40):
+        parts = []
+        for name, size in sizes.items():
+            values[f"{layer:02}.{name}"] = torch.arange(start, start + size, dtype=torch.float32)
+            parts.append((size, start))
+            start += size
+        found.append(parts)
+    save_file(values, file)
+    begin = file.stat().st_size - 4 * start
+    return [[Tensor(file, "F32", (size,), 4 * size, begin + 4 * at) for size, at in parts] for parts in found]
+
+
+def first(part: Stored, layers: list[list[Stored]]) -> float:
+    """The value a tensor begins with."""
+    return float((part.start - layers[0][0].start) // 4)  # type: ignore[attr-defined]
+
+
+HELD = Held(1024, 1664, 2048)
+
+
+def test_what_is_held_is_counted_in_whole_tensors(layers: list[list[Stored]]) -> None:
+    assert Held.of(layers) == HELD
+    assert Held.of([]) == Held(0, 0, 0)
+    assert Held.of([[layers[0][1]]]) == Held(640, 1280, 1280)
+
+
+@pytest.mark.parametrize("room", [0, HELD.one, HELD.rolling, HELD.rolling + 64, HELD.two, None])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1,), ()], ids=str)
+def test_tensors_stand_where_they_were_put_until_they_are_let_go(
+    layers: list[list[Stored]], room: int | None, order: tuple[int, ...]
+) -> None:
+    for parts, layer in zip(layers, Feeder(layers, room=room), strict=True):
+        for place in order:  # whatever order they are used in, and whether they are
+            held = layer[place]
+            assert torch.equal(held, first(parts[place], layers) + torch.arange(len(held)))
+            layer.let_go([place])
+
+
+@pytest.mark.parametrize("room", [HELD.one, HELD.rolling, HELD.two])
+def test_what_is_let_go_makes_room_for_the_next_layer(layers: list[list[Stored]], room: int) -> None:
+    read = Feeder(layers[:2], room=room)
+    passed = iter(read)
+    layer = next(passed)
+    layer.wait(3)
+    layer.let_go([0, 1])
+    # bytes: alone, one layer waits for its end; rolling, the third tensor of the next has no room beside this one's
+    due = {HELD.one: 1024, HELD.rolling: 1024 + 704, HELD.two: 2048}[room]
+    deadline = time.monotonic() + SECONDS
+    while read.read_bytes < due and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert read.read_bytes == due
+    assert torch.equal(layer[2], first(layers[0][2], layers) + torch.arange(80))  # still there
+    passed.close()
+
+
+def test_a_tensor_that_is_asked_for_after_it_was_let_go_is_read_again(layers: list[list[Stored]]) -> None:
+    passed = iter(Feeder(layers, room=HELD.rolling))
+    layer = next(passed)
+    layer.wait(3)
+    layer.let_go([0, 1])
+    time.sleep(0.05)  # others are read into their places
+    assert torch.equal(layer[1], first(layers[0][1], layers) + torch.arange(160))
+    assert float(next(passed)[0][0]) == first(layers[1][0], layers)
+    passed.close()

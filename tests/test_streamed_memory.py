@@ -20,7 +20,7 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.errors import ExecutionError
 from pairprobe.executions import streamed
 from pairprobe.executions.cache import resident
-from pairprobe.executions.feeder import Feeder
+from pairprobe.executions.feeder import Feeder, Held
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.planning import Sizes, needs
 from pairprobe.executions.streamed import Streamed
@@ -112,23 +112,36 @@ def test_memory_that_vanishes_during_the_run_is_an_error_of_ours(large, monkeypa
 
 # ── planning ─────────────────────────────────────────────────────────────────────────────────────────────
 
-SIZES = Sizes(buffer=100, outside=0, slots=0, width=1, widest=1, expert=0, itemsize=4)
+SIZES = Sizes(held=Held(100, 150, 200), outside=0, slots=0, width=1, widest=1, expert=0, itemsize=4)
 
 
-def test_first_no_reading_ahead_then_smaller_batches_then_several_passes():
-    asked = Workload(np.full(64, 16))
-    of = replace(SIZES, buffer=50 * 2**20, widest=2**14, width=2**10)
+def test_first_less_reading_ahead_then_smaller_batches_then_several_passes():
+    asked = Workload(np.full(128, 16))
+    held = Held(50 * 2**20, 60 * 2**20, 100 * 2**20)
+    of = replace(SIZES, held=held, widest=2**14, width=2**10)
     most = needs(of, asked, "cpu", 1024, Budget(2**60))
-    assert (most.buffers, most.batch_tokens, len(most.chunks)) == (2, 1024, 1)
-    one = needs(of, asked, "cpu", 1024, Budget(most.host - 1))
-    assert (one.buffers, one.batch_tokens, len(one.chunks)) == (1, 1024, 1)
+    assert (most.room, most.batch_tokens, len(most.chunks)) == (held.two, 1024, 1)
+    less = needs(of, asked, "cpu", 1024, Budget(most.host - 1))
+    assert (less.room, less.batch_tokens, len(less.chunks)) == (held.rolling, 1024, 1)
+    assert most.host - less.host == held.two - held.rolling
+    one = needs(of, asked, "cpu", 1024, Budget(less.host - 1))
+    assert (one.room, one.batch_tokens, len(one.chunks)) == (held.one, 1024, 1)
     small = needs(of, asked, "cpu", 1024, Budget(one.host - 1))
     assert small.batch_tokens < 1024
     least = needs(of, asked, "cpu", 1024, Budget(0))
-    assert (least.buffers, least.batch_tokens, len(least.chunks)) == (1, 16, 64)
+    assert (least.room, least.batch_tokens, len(least.chunks)) == (held.one, 16, 128)
     several = needs(of, asked, "cpu", 1024, Budget(least.host + 1))
     assert several.host <= least.host + 1
-    assert sorted(int(i) for c in several.chunks for i in c) == list(range(64))
+    assert sorted(int(i) for c in several.chunks for i in c) == list(range(128))
+
+
+@pytest.mark.parametrize(
+    ("device", "texts", "expert", "room"),
+    [("cpu", 64, 0, 150), ("cpu", 65, 0, 200), ("cpu", 64, 8, 200), ("cuda", 64, 0, 200), ("mps", 64, 0, 200)],
+)
+def test_tensors_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, room):
+    asked = Workload(np.full(texts, 16))
+    assert needs(replace(SIZES, expert=expert), asked, device, 1024, Budget(2**60, 2**60)).room == room
 
 
 # ── the machine's file cache ─────────────────────────────────────────────────────────────────────────────
@@ -157,7 +170,7 @@ def test_pages_that_were_not_in_the_cache_leave_it_again(large, drop):
     if not evict(file):
         pytest.skip("this file system keeps its pages")
     parts = [[t] for t in checkpoint.tensors.values()]
-    feeder = Feeder(parts, "cpu", drop=drop)
+    feeder = Feeder(parts, drop=drop)
     total = sum(int(tensors[0].view(torch.uint8).sum(dtype=torch.int64)) for tensors in feeder)
     assert feeder.read_bytes == checkpoint.nbytes
     assert total
@@ -175,7 +188,7 @@ def test_pages_that_were_in_the_cache_stay(large):
         os.preadv(stream.fileno(), [bytearray(size)], start)
     before = in_cache(file)
     assert before[start // 4096 : (start + size) // 4096].all()
-    for _ in Feeder([[t] for t in checkpoint.tensors.values()], "cpu", drop=True):
+    for _ in Feeder([[t] for t in checkpoint.tensors.values()], drop=True):
         pass
     after = in_cache(file)
     assert after[before].all()

@@ -1,8 +1,8 @@
-"""Layers' stored tensors, read ahead of their use into buffers that are allocated once.
+"""Layers' stored tensors, read ahead of their use into memory that is allocated once.
 
-A thread reads layer i + 1 while layer i computes, and on the CPU the first tensors of a layer may be used while its
-last ones are read. On CUDA the buffers are pinned, and a stream of its own copies them to the device, so that reading,
-copying and computing overlap.
+A thread reads while the layers compute. Each tensor may be used as soon as it is there; when the last batch has used
+it, its memory is free for one of the next layer, so that little more than one layer needs to be there. On accelerators
+whole layers are handed over, see `staged`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pairprobe.errors import CheckpointError
 from pairprobe.executions.cache import Cold
+from pairprobe.executions.ring import Ring
 from pairprobe.rooms import Stored, dtype_name
 
 if TYPE_CHECKING:
@@ -26,59 +29,83 @@ if TYPE_CHECKING:
 
 ALIGNED = 64  # bytes; every dtype's views begin at a multiple of its size
 CHUNK = 32 * 2**20  # bytes asked of the kernel at once
-BUFFERS = 2
 
 
-def layout(parts: Sequence[Stored]) -> tuple[list[int], int]:
-    """(offset of each part in a buffer, bytes in all)."""
-    offsets, end = [], 0
-    for part in parts:
-        offsets.append(end)
-        end += -(-part.nbytes // ALIGNED) * ALIGNED
-    return offsets, end
+def aligned(nbytes: int) -> int:
+    """Bytes that a tensor of so many takes up."""
+    return -(-nbytes // ALIGNED) * ALIGNED
 
 
-def buffer_bytes(layers: Sequence[Sequence[Stored]]) -> int:
-    """Bytes of one buffer: the largest layer as stored."""
-    return max((layout(parts)[1] for parts in layers), default=0)
+def layer_bytes(parts: Sequence[Stored]) -> int:
+    """Bytes of a layer as stored, in memory."""
+    return sum(aligned(part.nbytes) for part in parts)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes of stored tensors that may be in memory at once, from the least to the most that is of use.
+
+    one: the largest layer; the next is read once it has been used. rolling: one and its largest tensor; tensors of the
+    next layer take the places of those that have been used. two: a layer is read whole while the one before is used.
+    """
+
+    one: int
+    rolling: int
+    two: int
+
+    @classmethod
+    def of(cls, layers: Sequence[Sequence[Stored]]) -> Held:
+        """For these layers."""
+        one = max((layer_bytes(parts) for parts in layers), default=0)
+        largest = max((aligned(part.nbytes) for parts in layers for part in parts), default=0)
+        return cls(one, one + largest, max(2 * one, one + largest))
 
 
 class Arriving:
     """A layer's tensors by their places in its parts; asking for one waits until it has been read.
 
-    seconds: the feeder's, of which `wait` grows.
+    seconds: the feeder's, of which `wait` grows. again: reads a tensor that was let go of once more.
     """
 
-    def __init__(self, seconds: dict[str, float]) -> None:
+    def __init__(self, seconds: dict[str, float], again: Callable[[int], torch.Tensor]) -> None:
         self._seconds = seconds
-        self._tensors: Sequence[torch.Tensor] = ()
-        self._there = 0
+        self._again = again
+        self._tensors: list[torch.Tensor | None] = []
+        self._frees: list[Callable[[], None] | None] = []
         self._problem: BaseException | None = None
         self._changed = threading.Condition()
 
     def __getitem__(self, place: int) -> torch.Tensor:
         self.wait(place + 1)
-        return self._tensors[place]
+        found = self._tensors[place]
+        return self._again(place) if found is None else found
 
     def wait(self, count: int) -> None:
         """Until the first `count` tensors are there. Raises what the reading thread met instead."""
-        if self._there < count:
+        if len(self._tensors) < count:
             start = time.perf_counter()
             with self._changed:
-                self._changed.wait_for(lambda: self._there >= count or self._problem is not None)
+                self._changed.wait_for(lambda: len(self._tensors) >= count or self._problem is not None)
             self._seconds["wait"] += time.perf_counter() - start
-        if self._there < count and self._problem is not None:
+        if len(self._tensors) < count and self._problem is not None:
             raise self._problem
 
-    def handed(self, tensors: Sequence[torch.Tensor]) -> Arriving:
-        """Itself, with the tensors that are filled meanwhile."""
-        self._tensors = tensors
-        return self
+    def let_go(self, places: Iterable[int]) -> None:
+        """These tensors are not needed any more: others may be read into their memory. No view of them may be kept.
 
-    def arrived(self, count: int) -> None:
-        """So many of its tensors are there, from the first on."""
+        Should one be asked for all the same, it is read anew.
+        """
+        for place in places:
+            free = self._frees[place]
+            if free is not None and self._tensors[place] is not None:
+                self._tensors[place] = None
+                free()
+
+    def arrived(self, tensor: torch.Tensor, free: Callable[[], None] | None = None) -> None:
+        """The next of its tensors is there. free: called when it is let go of; None where that is of no use."""
         with self._changed:
-            self._there = count
+            self._frees.append(free)
+            self._tensors.append(tensor)
             self._changed.notify()
 
     def fail(self, problem: BaseException) -> None:
@@ -89,47 +116,37 @@ class Arriving:
 
 
 class Feeder:
-    """Iterates over layers; each comes as its parts, typed and shaped as stored, on the device, until the next.
+    """Iterates over layers; each comes as its parts, typed and shaped as stored, on the CPU, until the next.
 
     Args:
         layers: the stored tensors of each layer, in the order of use, in which they are read.
         drop: pages of the files that were not in the machine's cache before are dropped from it once read.
-        ahead: read the next layer meanwhile, in a second buffer.
+        room: bytes of stored tensors in memory at once, see `Held`; None for the most that is of use.
 
     Attributes:
-        seconds: read (of the reading thread), wait (of the computing one, for a layer that was not there yet).
+        seconds: read (of the reading thread), wait (of the computing one, for a tensor that was not there yet).
         read_bytes: so far.
     """
 
-    def __init__(
-        self, layers: Sequence[Sequence[Stored]], device: str, *, drop: bool = False, ahead: bool = True
-    ) -> None:
-        import torch
-
-        self.layers, self.device, self.drop = layers, device, drop
+    def __init__(self, layers: Sequence[Sequence[Stored]], *, drop: bool = False, room: int | None = None) -> None:
+        self.layers, self.drop = layers, drop
         self.seconds = {"read": 0.0, "wait": 0.0}
         self.read_bytes = 0
-        self._cuda = device.startswith("cuda")
-        size = buffer_bytes(layers)
-        count = BUFFERS if ahead else 1
-        self._host = [_pinned(size) if self._cuda else _pages(size) for _ in range(count)]
-        self._there = self._host
-        self._stream: Any = None
-        if self._cuda:
-            self._there = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(count)]
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._copied: list[Any] = [None] * count
-        self._free: queue.Queue[tuple[int, Any] | None] = queue.Queue()
-        self._ready: queue.Queue[tuple[int, Any, Arriving] | BaseException] = queue.Queue()
+        self._ready: queue.Queue[Arriving | BaseException] = queue.Queue()
         self._files: dict[Path, int] = {}
         self._cold: dict[int, Cold] = {}
         self._stop = threading.Event()
+        self._prepare(Held.of(layers), room)
+
+    def _prepare(self, held: Held, room: int | None) -> None:
+        """Allocate."""
+        room = held.two if room is None else min(room, held.two)
+        # with less, a layer might find no room for its last tensors while its first are in use
+        self._rolls = room >= held.rolling
+        self._ring = Ring(room if self._rolls else held.one)
+        self._memory = _pages(self._ring.size)
 
     def __iter__(self) -> Generator[Arriving, None, None]:
-        import torch
-
-        for index in range(len(self._host)):
-            self._free.put((index, None))
         thread = threading.Thread(target=self._read_all, name="pairprobe-reader", daemon=True)
         thread.start()
         try:
@@ -139,15 +156,14 @@ class Feeder:
                 self.seconds["wait"] += time.perf_counter() - start
                 if isinstance(found, BaseException):
                     raise found
-                index, copied, layer = found
-                if copied is not None:
-                    torch.cuda.current_stream(self.device).wait_event(copied)
-                yield layer.handed(self._views(self._there[index], parts))
-                layer.wait(len(parts))  # what the layer did not use may be damaged all the same
-                self._free.put((index, self._event()))
+                self._given()
+                yield found
+                found.wait(len(parts))  # what the layer did not use may be damaged all the same
+                found.let_go(range(len(parts)))
+                self._used()
         finally:
             self._stop.set()
-            self._free.put(None)
+            self._close()
             thread.join()
             for cold in self._cold.values():
                 cold.forget()  # what the kernel read ahead of us
@@ -156,29 +172,15 @@ class Feeder:
             self._files.clear()
             self._cold.clear()
 
-    def _event(self) -> Any:
-        """Marks what the computing stream has been given so far."""
-        import torch
+    def _given(self) -> None:
+        """A layer is about to be used."""
 
-        if not self._cuda:
-            return None
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self.device))
-        return event
+    def _used(self) -> None:
+        """It has been."""
 
-    def _views(self, buffer: torch.Tensor, parts: Sequence[Stored]) -> list[torch.Tensor]:
-        import torch
-
-        on_mps = self.device == "mps"
-        views = []
-        for part, offset in zip(parts, layout(parts)[0], strict=True):
-            dtype = getattr(torch, dtype_name(part.dtype))
-            if part.nbytes == 0:
-                views.append(torch.empty(part.shape, dtype=dtype, device=self.device))
-                continue
-            view = buffer[offset : offset + part.nbytes].view(dtype).reshape(part.shape)
-            views.append(view.to(self.device) if on_mps else view)
-        return views
+    def _close(self) -> None:
+        """Whatever the reading thread waits for will not come."""
+        self._ring.close()
 
     def _read_all(self) -> None:
         import torch
@@ -186,67 +188,45 @@ class Feeder:
         try:
             with torch.inference_mode():  # which is each thread's own, as the buffers it copies into are
                 for parts in self.layers:
-                    given = self._free.get()
-                    if given is None:
-                        return
-                    index, used = given
-                    if self._copied[index] is not None:
-                        self._copied[index].synchronize()
-                    layer = Arriving(self.seconds)
-                    at_once = self.device == "cpu"
-                    if at_once:
-                        self._ready.put((index, None, layer))
-                    start = time.perf_counter()
+                    layer = Arriving(self.seconds, partial(_again, parts))
                     try:
-                        self._read(parts, self._host[index], layer)
+                        self._read(parts, layer)
                     except BaseException as error:
                         layer.fail(error)
                         raise
-                    self.seconds["read"] += time.perf_counter() - start
-                    copied = None
-                    if self._cuda:
-                        if used is not None:
-                            self._stream.wait_event(used)
-                        size = layout(parts)[1]
-                        with torch.cuda.stream(self._stream):
-                            self._there[index][:size].copy_(self._host[index][:size], non_blocking=True)
-                            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                            copied.record(self._stream)
-                        self._copied[index] = copied
-                    if not at_once:
-                        self._ready.put((index, copied, layer))
+                    if self._stop.is_set():
+                        return
         except BaseException as error:  # to be raised where the layer is awaited
             self._ready.put(error)
 
-    def _read(self, parts: Sequence[Stored], buffer: torch.Tensor, layer: Arriving) -> None:
-        view = memoryview(buffer.numpy())  # type: ignore[arg-type]
-        for count, (part, offset) in enumerate(zip(parts, layout(parts)[0], strict=True), 1):
-            file = self._open(part.file)
-            done = 0
-            while done < part.nbytes and not self._stop.is_set():
-                end = min(done + CHUNK, part.nbytes)
-                try:
-                    n = os.preadv(file, [view[offset + done : offset + end]], part.start + done)
-                except OSError as error:
-                    raise CheckpointError(f"{part.file.name}: cannot be read ({error.strerror}).") from error
-                if n == 0:
-                    raise CheckpointError(
-                        f"{part.file.name}: ends at byte {part.start + done}, within a tensor its header promises.",
-                        "The file has changed since it was opened. Download it again.",
-                    )
-                done += n
-            self.read_bytes += part.nbytes
-            if file in self._cold:
-                self._cold[file].forget(part.start, part.nbytes)
-            if not self._stop.is_set():
-                layer.arrived(count)
+    def _read(self, parts: Sequence[Stored], layer: Arriving) -> None:
+        """Read a layer, and hand it over: at once, so that each tensor is used when it is there."""
+        self._ready.put(layer)
+        if not self._rolls and not self._ring.emptied():
+            return
+        for part in parts:
+            region = self._ring.take(aligned(part.nbytes))
+            if region is None:
+                return
+            memory = self._memory[region.start : region.start + part.nbytes]
+            self._fill(part, memory)
+            if self._stop.is_set():
+                return
+            layer.arrived(typed(memory, part), partial(self._ring.give_back, region))
+
+    def _fill(self, part: Stored, memory: torch.Tensor) -> None:
+        """Read a tensor's bytes into `memory`, uint8 and as many; less of them once the feeder is given up."""
+        start = time.perf_counter()
+        file = self._open(part.file)
+        _read_into(file, part, memory, self._stop)
+        self.read_bytes += part.nbytes
+        if file in self._cold:
+            self._cold[file].forget(part.start, part.nbytes)
+        self.seconds["read"] += time.perf_counter() - start
 
     def _open(self, path: Path) -> int:
         if path not in self._files:
-            try:
-                self._files[path] = os.open(path, os.O_RDONLY)
-            except OSError as error:
-                raise CheckpointError(f"{path.name}: cannot be read ({error.strerror}).") from error
+            self._files[path] = _opened(path)
             if self.drop:
                 self._cold[self._files[path]] = Cold(self._files[path])
             if hasattr(os, "posix_fadvise"):
@@ -254,10 +234,49 @@ class Feeder:
         return self._files[path]
 
 
-def _pinned(size: int) -> torch.Tensor:
+def typed(memory: torch.Tensor, part: Stored) -> torch.Tensor:
+    """The bytes of a tensor, uint8 [nbytes], as the tensor that is stored: a view."""
     import torch
 
-    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    return memory.view(getattr(torch, dtype_name(part.dtype))).reshape(part.shape)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise CheckpointError(f"{path.name}: cannot be read ({error.strerror}).") from error
+
+
+def _read_into(file: int, part: Stored, memory: torch.Tensor, stop: threading.Event) -> None:
+    view = memoryview(memory.numpy())  # type: ignore[arg-type]
+    done = 0
+    while done < part.nbytes and not stop.is_set():
+        end = min(done + CHUNK, part.nbytes)
+        try:
+            n = os.preadv(file, [view[done:end]], part.start + done)
+        except OSError as error:
+            raise CheckpointError(f"{part.file.name}: cannot be read ({error.strerror}).") from error
+        if n == 0:
+            raise CheckpointError(
+                f"{part.file.name}: ends at byte {part.start + done}, within a tensor its header promises.",
+                "The file has changed since it was opened. Download it again.",
+            )
+        done += n
+
+
+def _again(parts: Sequence[Stored], place: int) -> torch.Tensor:
+    """A tensor of a layer into memory of its own."""
+    import torch
+
+    part = parts[place]
+    memory = torch.empty(part.nbytes, dtype=torch.uint8)
+    file = _opened(part.file)
+    try:
+        _read_into(file, part, memory, threading.Event())
+    finally:
+        os.close(file)
+    return typed(memory, part)
 
 
 def _pages(size: int) -> torch.Tensor:

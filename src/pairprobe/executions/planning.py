@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pairprobe.executions.batches import batches
 from pairprobe.executions.cache import cached, forget
-from pairprobe.executions.feeder import BUFFERS, buffer_bytes
+from pairprobe.executions.feeder import Held
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
 from pairprobe.executions.slots import Place, stored
@@ -35,24 +35,24 @@ MEASURED = 256  # tokens and rows of the product that measures a processor
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes, and the choices they follow from. buffers: layers read ahead of use. batch_tokens: padded tokens of a
-    forward pass. chunks: texts of each pass over the checkpoint."""
+    """Bytes, and the choices they follow from. room: of stored tensors that are in memory at once. batch_tokens: padded
+    tokens of a forward pass. chunks: texts of each pass over the checkpoint."""
 
     host: int
     gpu: int
-    buffers: int
+    room: int
     batch_tokens: int
     chunks: tuple[npt.NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one model, in bytes or values. buffer: the largest layer as stored. outside: dense, beside the layers.
+    """Of one model, in bytes or values. held: of layers as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
     expert, dense. depths: of each text's vectors, all of which may be wanted. rounding: beside the tile, where weights
     are rounded."""
 
-    buffer: int
+    held: Held
     outside: int
     slots: int
     width: int
@@ -78,7 +78,7 @@ def sizes(
         sum(math.prod(w.shape) for w in e) for layer in layers for p in layer if p.by == "table" for e in p.weights
     ]
     return Sizes(
-        buffer=buffer_bytes([stored(layer) for layer in layers]),
+        held=Held.of([stored(layer) for layer in layers]),
         outside=beside,
         slots=max((sum(math.prod(s) for s in shapes) for shapes in dense), default=0) * itemsize,
         width=width,
@@ -90,29 +90,44 @@ def sizes(
 
 
 def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Budget) -> Needs:
-    """The memory of a run, made to fit: first without reading ahead, then with smaller batches, then in several passes.
+    """The memory of a run, made to fit: with less reading ahead, then in smaller batches, then in several passes.
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
     longest = int(asked.lengths.max())
-    tries = [(BUFFERS, batch_tokens), (1, batch_tokens)]
-    while tries[-1][1] > longest:
-        smaller = max(longest, tries[-1][1] // 4)
-        tries += [(BUFFERS, smaller), (1, smaller)]
+    sizes_of = [batch_tokens]
+    while sizes_of[-1] > longest:
+        sizes_of.append(max(longest, sizes_of[-1] // 4))
     # several passes cost more than small batches, these more than not reading ahead
     everything = np.arange(len(asked))
-    for buffers, size in tries:
-        found = _bytes(of, asked, (everything,), device, buffers, size)
-        if budget.short(found.host, found.gpu) is None:
-            return found
-    buffers, size = tries[-1]
+    for size in sizes_of:
+        for room in _rooms(of, asked, device, size):
+            found = _bytes(of, asked, (everything,), device, room, size)
+            if budget.short(found.host, found.gpu) is None:
+                return found
+    size, room = sizes_of[-1], of.held.one
     chunk = len(asked)
     while True:
         chunks = tuple(np.array_split(everything, -(-len(asked) // chunk)))
-        found = _bytes(of, asked, chunks, device, buffers, size)
+        found = _bytes(of, asked, chunks, device, room, size)
         if budget.short(found.host, found.gpu) is None or chunk == 1:
             return found
         chunk = -(-chunk // 2)
+
+
+def _rooms(of: Sizes, asked: Workload, device: str, batch_tokens: int) -> list[int]:
+    """Bytes of stored tensors that may be in memory at once, what is best first.
+
+    One batch is done with a tensor when it has used it once: then another layer's takes its place. With several ones
+    all tensors stay until the last batch, and only a second layer's worth of memory is read into meanwhile; experts,
+    used or not, stay until their layer ends.
+    """
+    held = of.held
+    if device != "cpu":
+        return [held.two, held.one]
+    if not of.expert and sum(1 for _ in batches(asked.lengths, batch_tokens, asked.parts)) == 1:
+        return [held.rolling, held.one]
+    return [held.two, held.rolling, held.one]
 
 
 def _bytes(
@@ -120,7 +135,7 @@ def _bytes(
     asked: Workload,
     chunks: tuple[npt.NDArray[np.int64], ...],
     device: str,
-    buffers: int,
+    room: int,
     batch_tokens: int,
 ) -> Needs:
     most = 0
@@ -133,12 +148,11 @@ def _bytes(
         most = max(most, states + int(max(padded) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
     computing = most + of.outside + of.slots + of.expert + tile + of.rounding
-    staging = buffers * of.buffer
     results = asked.poolings * of.depths * len(asked) * of.width * 4  # float32, on the host, of all passes
     results += min(of.depths * int(asked.lengths.sum()) * 4, TOKEN_NORMS)
     if device == "cpu":
-        return Needs(staging + computing + results + SLACK, 0, buffers, batch_tokens, chunks)
-    return Needs(staging + of.outside + results + SLACK, staging + computing, buffers, batch_tokens, chunks)
+        return Needs(room + computing + results + SLACK, 0, room, batch_tokens, chunks)
+    return Needs(room + of.outside + results + SLACK, room + computing, room, batch_tokens, chunks)
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────

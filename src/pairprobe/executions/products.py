@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ class Workshop:
 
     dtype: of computation. as_stored: quantise activations where the checkpoint says so. Of the batch at work: shape
     (texts, padded tokens), lengths, and rows, which are computed: padding is not, and what begins alike is once; None
-    for all of them.
+    for all of them; last: no other batch will use the weights after it.
     """
 
     def __init__(self, device: str, dtype: torch.dtype, as_stored: bool) -> None:
@@ -41,14 +41,15 @@ class Workshop:
         self.rows: Rows | None = None
         self.shape: tuple[int, ...] = ()
         self.lengths: list[int] = []
+        self.last = False
         self._patience = PATIENCE
         self._onednn = product_library(device, dtype) == "oneDNN"
         size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
         self._tile = torch.empty(size, dtype=dtype, device=device)
 
-    def batch(self, mask: torch.Tensor, lengths: list[int], rows: Rows | None) -> None:
+    def batch(self, mask: torch.Tensor, lengths: list[int], rows: Rows | None, last: bool = False) -> None:
         """What follows is computed for a batch with this mask [batch, tokens], of texts of these lengths."""
-        self.shape, self.lengths, self.rows = tuple(mask.shape), lengths, rows
+        self.shape, self.lengths, self.rows, self.last = tuple(mask.shape), lengths, rows, last
 
     def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Which rows of these inputs [batch × tokens, in] serve for all, see `Rows.shared`; None: each its own."""
@@ -200,11 +201,15 @@ def product_library(device: str, dtype: torch.dtype) -> str:
 
 
 class Linear:
-    """Stands in for the forward of one nn.Linear: the same product, from the weight as it is stored."""
+    """Stands in for the forward of one nn.Linear: the same product, from the weight as it is stored.
+
+    used: called when the last batch has been multiplied with it.
+    """
 
     def __init__(self, module: torch.nn.Module, weight: Weight, workshop: Workshop) -> None:
         self.module, self.weight, self.workshop = module, weight, workshop
         self.parts: Parts = {}
+        self.used: Callable[[], None] | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         shape = x.shape
@@ -219,6 +224,8 @@ class Linear:
 
     def _of(self, x: torch.Tensor) -> torch.Tensor:
         y = self.workshop.product(x, self.weight, self.parts)
+        if self.workshop.last and self.used is not None:
+            self.used()
         bias: Any = self.module.bias
         return y if bias is None else y.add_(bias)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pairprobe.executions.products import Linear, Matrix, Parts, Table, Workshop
+from pairprobe.executions.products import Linear, Matrix, Table, Workshop
 from pairprobe.rooms import Fused, Stored, Weight
 
 if TYPE_CHECKING:
@@ -51,13 +51,26 @@ def places(layer: torch.nn.Module, prefix: str, assigned: Mapping[str, Weight | 
 
 
 class Awaited(Mapping[str, "torch.Tensor"]):
-    """Parts of a weight by their roles, each waited for when it is asked for. places: of each role, in the layer."""
+    """Parts of a weight by their roles, each waited for when it is asked for. places: of each role, in the layer.
 
-    def __init__(self, layer: Arriving, places: Mapping[str, int]) -> None:
-        self._layer, self._places = layer, places
+    once: names of weights that need not be kept once they have been used, by which this one is known as `name`; it
+    strikes itself off when it is used again.
+    """
+
+    def __init__(self, layer: Arriving, places: Mapping[str, int], name: str, once: set[str]) -> None:
+        self._layer, self._places, self._name, self._once = layer, places, name, once
+        self._gone = False
 
     def __getitem__(self, role: str) -> torch.Tensor:
+        if self._gone:
+            self._once.discard(self._name)
         return self._layer[self._places[role]]
+
+    def let_go(self) -> None:
+        """It has been used by the last batch."""
+        if self._name in self._once:
+            self._gone = True
+            self._layer.let_go(self._places.values())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -74,8 +87,9 @@ def stored(found: Sequence[Place]) -> list[Stored]:
 class Slots:
     """Dense parameters of one layer, allocated once and refilled for each."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: Workshop, layers: Sequence[Sequence[Place]]) -> None:
         self.workshop = workshop
+        self._once = {place.name for layer in layers for place in layer}
         self._dense: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
 
     @contextmanager
@@ -88,13 +102,13 @@ class Slots:
         forwards: list[Any] = []
         try:
             for place in found:
-                parts: list[list[Parts]] = [
-                    [Awaited(tensors, dict(zip(w.parts, places, strict=False))) for w in expert]
+                parts = [
+                    [Awaited(tensors, dict(zip(w.parts, places, strict=False)), place.name, self._once) for w in expert]
                     for expert in place.weights
                 ]
                 if place.by == "linear":
                     product = Linear(place.module, place.weights[0][0], self.workshop)
-                    product.parts = parts[0][0]
+                    product.parts, product.used = parts[0][0], parts[0][0].let_go
                     place.module.forward = product
                     forwards.append(place.module)
                     self._stand_in(place, Matrix(product), undo)
@@ -103,11 +117,12 @@ class Slots:
                 before = store[place.leaf]
                 if place.by == "table":
                     table = Table(place.weights, self.workshop)
-                    table.parts = parts
+                    table.parts = [[*of] for of in parts]
                     self._stand_in(place, table, undo)
                     continue
                 value = self._slot(place, before)
                 self.workshop.dense(place.weights[0][0], parts[0][0], value)
+                parts[0][0].let_go()
                 store[place.leaf] = (
                     torch.nn.Parameter(value, requires_grad=False) if isinstance(before, torch.nn.Parameter) else value
                 )

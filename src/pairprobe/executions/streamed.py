@@ -17,12 +17,12 @@ from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
 from pairprobe.executions.attention import by_length
 from pairprobe.executions.batches import batches
-from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
+from pairprobe.executions.staged import feeder
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
 from pairprobe.records import Estimate, Tokens, Usage
@@ -258,7 +258,7 @@ class Streamed:
         name = stream.checkpoint.name
         last = len(stream.layers)
         workshop = Workshop(device, dtype, self.activations == "as_stored")
-        slots = Slots(workshop)
+        slots = Slots(workshop, stream.layers)
         divided = batches(tokens.lengths, wanted.batch_tokens, tokens.parts)
         work = [enter(stream.sequence, tokens, rows, device) for rows in divided]
 
@@ -273,18 +273,17 @@ class Streamed:
             if keep:
                 keep.finished(0, None)
         drop = stream.checkpoint.nbytes > devices.free_memory("cpu") // 4
-        ahead = wanted.buffers > 1
-        feeder = Feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, ahead=ahead)
-        with by_length(workshop), closing(iter(feeder)) as layers:  # its thread and files end, whatever happens
+        read = feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, room=wanted.room)
+        with by_length(workshop), closing(iter(read)) as layers:  # its thread and files end, whatever happens
             for depth, tensors in enumerate(layers, begin):
-                start, waited = time.perf_counter(), feeder.seconds["wait"]
+                start, waited = time.perf_counter(), read.seconds["wait"]
                 with slots.filled(stream.layers[depth], tensors):
                     for batch in work:
-                        workshop.batch(batch.mask, batch.lengths, batch.computed)
+                        workshop.batch(batch.mask, batch.lengths, batch.computed, last=batch is work[-1])
                         batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
                         if depth + 1 < last:
                             seen(depth + 1, batch)
-                waited = feeder.seconds["wait"] - waited  # within the layer, for tensors that were still being read
+                waited = read.seconds["wait"] - waited  # within the layer, for tensors that were still being read
                 seconds["compute"] = seconds.get("compute", 0.0) + time.perf_counter() - start - waited
                 if keep and depth + 1 < last:
                     keep.finished(depth + 1, partial(save, work, tokens))
@@ -293,4 +292,4 @@ class Streamed:
             seen(last, batch)
         if keep:
             keep.finished(last, None)
-        seconds |= feeder.seconds
+        seconds |= read.seconds
