@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.errors import CheckpointError
 from pairprobe.executions import feeder
-from pairprobe.executions.feeder import Feeder, Held
+from pairprobe.executions.feeder import Feeder
 from pairprobe.rooms import Stored
 
 SECONDS = 20  # a thread that waits for longer is stuck
@@ -89,7 +89,7 @@ def test_a_pass_that_is_given_up_leaves_no_thread(parts: list[Stored], gate: thr
 def test_one_buffer_serves_every_layer(parts: list[Stored]) -> None:
     sums = [
         [float(layer[i].sum()) for i in range(len(of))]
-        for layer, of in zip(Feeder([parts, parts[::-1]], room=0), [parts, parts], strict=True)
+        for layer, of in zip(Feeder([parts, parts[::-1]], room=768, rolls=False), [parts, parts], strict=True)
     ]
     assert sums == [[0.0, 64.0, 128.0], [128.0, 64.0, 0.0]]
 
@@ -120,36 +120,60 @@ def first(part: Stored, layers: list[list[Stored]]) -> float:
     return float((part.start - layers[0][0].start) // 4)  # type: ignore[attr-defined]
 
 
-HELD = Held(1024, 1664, 2048)
+LAYER, WEIGHT = 1024, 640
 
 
-def test_what_is_held_is_counted_in_whole_tensors(layers: list[list[Stored]]) -> None:
-    assert Held.of(layers) == HELD
-    assert Held.of([]) == Held(0, 0, 0)
-    assert Held.of([[layers[0][1]]]) == Held(640, 1280, 1280)
-
-
-@pytest.mark.parametrize("room", [0, HELD.one, HELD.rolling, HELD.rolling + 64, HELD.two, None])
+@pytest.mark.parametrize("room", [0, LAYER, LAYER + WEIGHT, LAYER + WEIGHT + 64, None])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1,), ()], ids=str)
 def test_tensors_stand_where_they_were_put_until_they_are_let_go(
     layers: list[list[Stored]], room: int | None, order: tuple[int, ...]
 ) -> None:
-    for parts, layer in zip(layers, Feeder(layers, room=room), strict=True):
+    read = Feeder(layers, room=room or LAYER, rolls=room != 0)
+    for parts, layer in zip(layers, read, strict=True):
         for place in order:  # whatever order they are used in, and whether they are
             held = layer[place]
             assert torch.equal(held, first(parts[place], layers) + torch.arange(len(held)))
             layer.let_go([place])
+    if room != LAYER:  # rolling with less than a layer and its largest tensor may leave too little in one piece
+        assert read.beside == 0
 
 
-@pytest.mark.parametrize("room", [HELD.one, HELD.rolling, HELD.two])
-def test_what_is_let_go_makes_room_for_the_next_layer(layers: list[list[Stored]], room: int) -> None:
-    read = Feeder(layers[:2], room=room)
+@pytest.mark.parametrize("fence", [None, WEIGHT])
+def test_two_of_the_largest_tensors_suffice_where_they_are_used_in_order(
+    layers: list[list[Stored]], fence: int | None
+) -> None:
+    read = Feeder(layers, room=2 * WEIGHT, fence=fence)
+    for parts, layer in zip(layers, read, strict=True):
+        for place, part in enumerate(parts):
+            assert torch.equal(layer[place], first(part, layers) + torch.arange(part.nbytes // 4))
+            layer.let_go([place])
+    assert read.beside == 0
+
+
+def test_what_is_asked_for_before_others_have_been_used_comes_beside_the_room(layers: list[list[Stored]]) -> None:
+    read = Feeder(layers, room=WEIGHT)
+    for parts, layer in zip(layers, read, strict=True):
+        for place in (2, 1, 0):
+            held = layer[place]
+            assert torch.equal(held, first(parts[place], layers) + torch.arange(len(held)))
+            layer.let_go([place])
+    assert read.beside >= len(layers) * 320  # of 1024 bytes, 640 have room
+    assert read.read_bytes == len(layers) * LAYER
+
+
+@pytest.mark.parametrize(
+    ("room", "rolls", "due"),
+    # alone, one layer waits for its end; with 640 more, the third tensor of the next has no room beside this one's
+    [(LAYER, False, 1024), (LAYER + WEIGHT, True, 1024 + 704), (2 * LAYER, True, 2048)],
+)
+def test_what_is_let_go_makes_room_for_the_next_layer(
+    layers: list[list[Stored]], room: int, rolls: bool, due: int
+) -> None:
+    read = Feeder(layers[:2], room=room, rolls=rolls)
     passed = iter(read)
     layer = next(passed)
     layer.wait(3)
     layer.let_go([0, 1])
-    # bytes: alone, one layer waits for its end; rolling, the third tensor of the next has no room beside this one's
-    due = {HELD.one: 1024, HELD.rolling: 1024 + 704, HELD.two: 2048}[room]
     deadline = time.monotonic() + SECONDS
     while read.read_bytes < due and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -159,8 +183,19 @@ def test_what_is_let_go_makes_room_for_the_next_layer(layers: list[list[Stored]]
     passed.close()
 
 
+def test_with_a_fence_the_next_weight_is_read_while_one_as_large_is_in_use(layers: list[list[Stored]]) -> None:
+    of = [[part] for parts in layers for part in parts[1:2]]  # of 640 bytes each
+    for room, fence, due in [(2 * WEIGHT, WEIGHT, 2 * WEIGHT), (WEIGHT, None, WEIGHT)]:
+        read = Feeder(of, room=room, fence=fence)
+        passed = iter(read)
+        next(passed).wait(1)
+        time.sleep(0.1)
+        assert read.read_bytes == due
+        passed.close()
+
+
 def test_a_tensor_that_is_asked_for_after_it_was_let_go_is_read_again(layers: list[list[Stored]]) -> None:
-    passed = iter(Feeder(layers, room=HELD.rolling))
+    passed = iter(Feeder(layers, room=LAYER + WEIGHT))
     layer = next(passed)
     layer.wait(3)
     layer.let_go([0, 1])

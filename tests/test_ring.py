@@ -48,9 +48,34 @@ def test_a_full_ring_is_not_taken_for_an_empty_one() -> None:
     assert ring.take(1) is None
 
 
-def test_more_than_the_ring_has_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="9 bytes of a ring of 8"):
-        Ring(8).take(9)
+@pytest.mark.parametrize(("fence", "nbytes"), [(None, 9), (4, 5)])
+def test_more_than_the_ring_has_in_one_piece_is_refused_at_once(fence: int | None, nbytes: int) -> None:
+    with pytest.raises(ValueError, match=f"{nbytes} bytes in one piece of a ring that has {nbytes - 1}"):
+        Ring(8, fence).take(nbytes)
+
+
+def test_no_region_crosses_the_fence() -> None:
+    ring = Ring(8, fence=4)
+    a, b = ring.take(3), ring.take(3)
+    assert (a, b) == (Region(0, 3), Region(4, 7))
+    assert a is not None
+    ring.give_back(a)
+    assert ring.take(4) == Region(0, 4)
+
+
+def test_who_wants_more_than_there_is_room_for_is_told_so() -> None:
+    ring = Ring(8)
+    ring.want(2)
+    assert ring.take(8, 0) == Region(0, 8)
+    assert ring.take(1, 1) is None
+    found: list[Region | None] = []
+    thread = threading.Thread(target=lambda: found.append(ring.take(1, 2)))  # nobody wants the third yet
+    thread.start()
+    thread.join(0.1)
+    assert thread.is_alive()
+    ring.want(3)
+    thread.join(SECONDS)
+    assert found == [None]
 
 
 @pytest.mark.parametrize("waits", ["take", "emptied"])

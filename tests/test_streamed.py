@@ -535,9 +535,9 @@ def test_the_reading_thread_may_fill_what_was_made_in_inference_mode(tmp_path, m
     modes = []
     read = feeder.Feeder._read
 
-    def watched(self, parts, layer):
+    def watched(self, *more):
         modes.append(torch.is_inference_mode_enabled())
-        read(self, parts, layer)
+        read(self, *more)
 
     monkeypatch.setattr(feeder.Feeder, "_read", watched)
     observed(CPU, checkpoint, tokens_of(checkpoint))

@@ -20,9 +20,9 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.errors import ExecutionError
 from pairprobe.executions import streamed
 from pairprobe.executions.cache import resident
-from pairprobe.executions.feeder import Feeder, Held
+from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
-from pairprobe.executions.planning import Sizes, needs
+from pairprobe.executions.planning import Room, Sizes, needs
 from pairprobe.executions.streamed import Streamed
 from pairprobe.rooms import Workload
 
@@ -112,34 +112,47 @@ def test_memory_that_vanishes_during_the_run_is_an_error_of_ours(large, monkeypa
 
 # ── planning ─────────────────────────────────────────────────────────────────────────────────────────────
 
-SIZES = Sizes(held=Held(100, 150, 200), outside=0, slots=0, width=1, widest=1, expert=0, itemsize=4)
+SIZES = Sizes(layer=100, weight=40, outside=0, slots=0, width=1, widest=1, expert=0, itemsize=4)
 
 
 def test_first_less_reading_ahead_then_smaller_batches_then_several_passes():
     asked = Workload(np.full(128, 16))
-    held = Held(50 * 2**20, 60 * 2**20, 100 * 2**20)
-    of = replace(SIZES, held=held, widest=2**14, width=2**10)
+    layer, weight = 50 * 2**20, 10 * 2**20
+    of = replace(SIZES, layer=layer, weight=weight, widest=2**14, width=2**10)
     most = needs(of, asked, "cpu", 1024, Budget(2**60))
-    assert (most.room, most.batch_tokens, len(most.chunks)) == (held.two, 1024, 1)
+    assert (most.room, most.batch_tokens, len(most.chunks)) == (Room(2 * layer), 1024, 1)
     less = needs(of, asked, "cpu", 1024, Budget(most.host - 1))
-    assert (less.room, less.batch_tokens, len(less.chunks)) == (held.rolling, 1024, 1)
-    assert most.host - less.host == held.two - held.rolling
+    assert (less.room, less.batch_tokens, len(less.chunks)) == (Room(layer + weight), 1024, 1)
+    assert most.host - less.host == layer - weight
     one = needs(of, asked, "cpu", 1024, Budget(less.host - 1))
-    assert (one.room, one.batch_tokens, len(one.chunks)) == (held.one, 1024, 1)
+    assert (one.room, one.batch_tokens, len(one.chunks)) == (Room(layer, rolls=False), 1024, 1)
     small = needs(of, asked, "cpu", 1024, Budget(one.host - 1))
-    assert small.batch_tokens < 1024
+    assert (small.batch_tokens, len(small.chunks)) == (256, 1)
     least = needs(of, asked, "cpu", 1024, Budget(0))
-    assert (least.room, least.batch_tokens, len(least.chunks)) == (held.one, 16, 128)
+    assert (least.room, len(least.chunks)) == (Room(weight), 128)
     several = needs(of, asked, "cpu", 1024, Budget(least.host + 1))
     assert several.host <= least.host + 1
     assert sorted(int(i) for c in several.chunks for i in c) == list(range(128))
 
 
+def test_too_little_for_a_layer_is_enough_for_passes_of_one_batch():
+    asked = Workload(np.full(128, 16))
+    of = replace(SIZES, layer=500 * 2**20, weight=10 * 2**20)
+    found = needs(of, asked, "cpu", 1024, Budget(100 * 2**20))
+    assert (found.room, found.batch_tokens, len(found.chunks)) == (Room(2 * of.weight, of.weight), 1024, 2)
+
+
 @pytest.mark.parametrize(
     ("device", "texts", "expert", "room"),
-    [("cpu", 64, 0, 150), ("cpu", 65, 0, 200), ("cpu", 64, 8, 200), ("cuda", 64, 0, 200), ("mps", 64, 0, 200)],
+    [
+        ("cpu", 64, 0, Room(80, 40)),
+        ("cpu", 65, 0, Room(200)),
+        ("cpu", 64, 8, Room(200)),
+        ("cuda", 64, 0, Room(200)),
+        ("mps", 64, 0, Room(200)),
+    ],
 )
-def test_tensors_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, room):
+def test_weights_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, room):
     asked = Workload(np.full(texts, 16))
     assert needs(replace(SIZES, expert=expert), asked, device, 1024, Budget(2**60, 2**60)).room == room
 

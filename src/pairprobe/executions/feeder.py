@@ -1,8 +1,8 @@
 """Layers' stored tensors, read ahead of their use into memory that is allocated once.
 
 A thread reads while the layers compute. Each tensor may be used as soon as it is there; when the last batch has used
-it, its memory is free for one of the next layer, so that little more than one layer needs to be there. On accelerators
-whole layers are handed over, see `staged`.
+it, its memory is free for the next, so that there need be no more of a layer than the tensors in use and those being
+read. On accelerators whole layers are handed over, see `staged`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,35 +40,19 @@ def layer_bytes(parts: Sequence[Stored]) -> int:
     return sum(aligned(part.nbytes) for part in parts)
 
 
-@dataclass(frozen=True)
-class Held:
-    """Bytes of stored tensors that may be in memory at once, from the least to the most that is of use.
-
-    one: the largest layer; the next is read once it has been used. rolling: one and its largest tensor; tensors of the
-    next layer take the places of those that have been used. two: a layer is read whole while the one before is used.
-    """
-
-    one: int
-    rolling: int
-    two: int
-
-    @classmethod
-    def of(cls, layers: Sequence[Sequence[Stored]]) -> Held:
-        """For these layers."""
-        one = max((layer_bytes(parts) for parts in layers), default=0)
-        largest = max((aligned(part.nbytes) for parts in layers for part in parts), default=0)
-        return cls(one, one + largest, max(2 * one, one + largest))
-
-
 class Arriving:
     """A layer's tensors by their places in its parts; asking for one waits until it has been read.
 
-    seconds: the feeder's, of which `wait` grows. again: reads a tensor that was let go of once more.
+    seconds: the feeder's, of which `wait` grows. again: reads a tensor that was let go of once more. want: told how
+    many are waited for.
     """
 
-    def __init__(self, seconds: dict[str, float], again: Callable[[int], torch.Tensor]) -> None:
+    def __init__(
+        self, seconds: dict[str, float], again: Callable[[int], torch.Tensor], want: Callable[[int], None]
+    ) -> None:
         self._seconds = seconds
         self._again = again
+        self._want = want
         self._tensors: list[torch.Tensor | None] = []
         self._frees: list[Callable[[], None] | None] = []
         self._problem: BaseException | None = None
@@ -84,6 +67,7 @@ class Arriving:
         """Until the first `count` tensors are there. Raises what the reading thread met instead."""
         if len(self._tensors) < count:
             start = time.perf_counter()
+            self._want(count)
             with self._changed:
                 self._changed.wait_for(lambda: len(self._tensors) >= count or self._problem is not None)
             self._seconds["wait"] += time.perf_counter() - start
@@ -121,30 +105,39 @@ class Feeder:
     Args:
         layers: the stored tensors of each layer, in the order of use, in which they are read.
         drop: pages of the files that were not in the machine's cache before are dropped from it once read.
-        room: bytes of stored tensors in memory at once, see `Held`; None for the most that is of use.
+        room: bytes of stored tensors in memory at once; None for two of the largest layer. Less is enough where tensors
+            are used in the order of `layers` and let go of: what else is asked for comes in memory beside it.
+        fence: see `Ring`.
+        rolls: a tensor is read once it has room; else once nothing of the layer before is there.
 
     Attributes:
         seconds: read (of the reading thread), wait (of the computing one, for a tensor that was not there yet).
-        read_bytes: so far.
+        read_bytes: so far. beside: of these, what had to be read into memory beside `room`.
     """
 
-    def __init__(self, layers: Sequence[Sequence[Stored]], *, drop: bool = False, room: int | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Sequence[Stored]],
+        *,
+        drop: bool = False,
+        room: int | None = None,
+        fence: int | None = None,
+        rolls: bool = True,
+    ) -> None:
         self.layers, self.drop = layers, drop
         self.seconds = {"read": 0.0, "wait": 0.0}
-        self.read_bytes = 0
+        self.read_bytes = self.beside = 0
         self._ready: queue.Queue[Arriving | BaseException] = queue.Queue()
         self._files: dict[Path, int] = {}
         self._cold: dict[int, Cold] = {}
         self._stop = threading.Event()
-        self._prepare(Held.of(layers), room)
+        self._rolls = rolls
+        self._prepare(2 * max((layer_bytes(parts) for parts in layers), default=0) if room is None else room, fence)
 
-    def _prepare(self, held: Held, room: int | None) -> None:
+    def _prepare(self, room: int, fence: int | None) -> None:
         """Allocate."""
-        room = held.two if room is None else min(room, held.two)
-        # with less, a layer might find no room for its last tensors while its first are in use
-        self._rolls = room >= held.rolling
-        self._ring = Ring(room if self._rolls else held.one)
-        self._memory = _pages(self._ring.size)
+        self._ring = Ring(room, fence)
+        self._memory = _pages(room)
 
     def __iter__(self) -> Generator[Arriving, None, None]:
         thread = threading.Thread(target=self._read_all, name="pairprobe-reader", daemon=True)
@@ -178,6 +171,10 @@ class Feeder:
     def _used(self) -> None:
         """It has been."""
 
+    def _want(self, before: int, count: int) -> None:
+        """So many tensors of a layer are waited for, and there are `before` in those that come earlier."""
+        self._ring.want(before + count)
+
     def _close(self) -> None:
         """Whatever the reading thread waits for will not come."""
         self._ring.close()
@@ -187,32 +184,40 @@ class Feeder:
 
         try:
             with torch.inference_mode():  # which is each thread's own, as the buffers it copies into are
+                before = 0
                 for parts in self.layers:
-                    layer = Arriving(self.seconds, partial(_again, parts))
+                    layer = Arriving(self.seconds, partial(_again, parts), partial(self._want, before))
                     try:
-                        self._read(parts, layer)
+                        self._read(parts, layer, before)
                     except BaseException as error:
                         layer.fail(error)
                         raise
                     if self._stop.is_set():
                         return
+                    before += len(parts)
         except BaseException as error:  # to be raised where the layer is awaited
             self._ready.put(error)
 
-    def _read(self, parts: Sequence[Stored], layer: Arriving) -> None:
+    def _read(self, parts: Sequence[Stored], layer: Arriving, before: int) -> None:
         """Read a layer, and hand it over: at once, so that each tensor is used when it is there."""
+        import torch
+
         self._ready.put(layer)
         if not self._rolls and not self._ring.emptied():
             return
-        for part in parts:
-            region = self._ring.take(aligned(part.nbytes))
-            if region is None:
+        for number, part in enumerate(parts, before):
+            region = self._ring.take(aligned(part.nbytes), number)
+            if self._stop.is_set():
                 return
-            memory = self._memory[region.start : region.start + part.nbytes]
+            if region is None:  # what is waited for is used before others that are still there
+                memory = torch.empty(part.nbytes, dtype=torch.uint8)
+                self.beside += part.nbytes
+            else:
+                memory = self._memory[region.start : region.start + part.nbytes]
             self._fill(part, memory)
             if self._stop.is_set():
                 return
-            layer.arrived(typed(memory, part), partial(self._ring.give_back, region))
+            layer.arrived(typed(memory, part), partial(self._ring.give_back, region) if region else _nothing)
 
     def _fill(self, part: Stored, memory: torch.Tensor) -> None:
         """Read a tensor's bytes into `memory`, uint8 and as many; less of them once the feeder is given up."""
@@ -232,6 +237,10 @@ class Feeder:
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._files[path], 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return self._files[path]
+
+
+def _nothing() -> None:
+    """Memory that nobody holds any more is free."""
 
 
 def typed(memory: torch.Tensor, part: Stored) -> torch.Tensor:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pairprobe.executions.batches import batches
 from pairprobe.executions.cache import cached, forget
-from pairprobe.executions.feeder import Held
+from pairprobe.executions.feeder import layer_bytes
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
 from pairprobe.executions.slots import Place, stored
@@ -34,25 +34,35 @@ MEASURED = 256  # tokens and rows of the product that measures a processor
 
 
 @dataclass(frozen=True)
+class Room:
+    """For stored tensors, see `Feeder`."""
+
+    nbytes: int
+    fence: int | None = None
+    rolls: bool = True
+
+
+@dataclass(frozen=True)
 class Needs:
     """Bytes, and the choices they follow from. room: of stored tensors that are in memory at once. batch_tokens: padded
     tokens of a forward pass. chunks: texts of each pass over the checkpoint."""
 
     host: int
     gpu: int
-    room: int
+    room: Room
     batch_tokens: int
     chunks: tuple[npt.NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one model, in bytes or values. held: of layers as stored. outside: dense, beside the layers.
+    """Of one model, in bytes or values. layer, weight: the largest as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
     expert, dense. depths: of each text's vectors, all of which may be wanted. rounding: beside the tile, where weights
     are rounded."""
 
-    held: Held
+    layer: int
+    weight: int
     outside: int
     slots: int
     width: int
@@ -74,11 +84,13 @@ def sizes(
     linear = [p.weights[0][0].shape[0] for layer in layers for p in layer if p.by == "linear"]
     dense = [[p.weights[0][0].shape for p in layer if p.by == "dense"] for layer in layers]
     conv = [shape[-1] for shapes in dense for shape in shapes if len(shape) == 2]
+    weights = [w for layer in layers for p in layer for expert in p.weights for w in expert]
     experts = [
         sum(math.prod(w.shape) for w in e) for layer in layers for p in layer if p.by == "table" for e in p.weights
     ]
     return Sizes(
-        held=Held.of([stored(layer) for layer in layers]),
+        layer=max((layer_bytes(stored(layer)) for layer in layers), default=0),
+        weight=max((layer_bytes([*w.parts.values()]) for w in weights), default=0),
         outside=beside,
         slots=max((sum(math.prod(s) for s in shapes) for shapes in dense), default=0) * itemsize,
         width=width,
@@ -99,60 +111,67 @@ def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Bu
     while sizes_of[-1] > longest:
         sizes_of.append(max(longest, sizes_of[-1] // 4))
     # several passes cost more than small batches, these more than not reading ahead
-    everything = np.arange(len(asked))
-    for size in sizes_of:
-        for room in _rooms(of, asked, device, size):
-            found = _bytes(of, asked, (everything,), device, room, size)
-            if budget.short(found.host, found.gpu) is None:
-                return found
-    size, room = sizes_of[-1], of.held.one
     chunk = len(asked)
     while True:
-        chunks = tuple(np.array_split(everything, -(-len(asked) // chunk)))
-        found = _bytes(of, asked, chunks, device, room, size)
-        if budget.short(found.host, found.gpu) is None or chunk == 1:
+        chunks = tuple(np.array_split(np.arange(len(asked)), -(-len(asked) // chunk)))
+        passes = [asked.select(some) for some in chunks]
+        for size in sizes_of:
+            divided = [[*batches(some.lengths, size, some.parts)] for some in passes]
+            computing = _computing(of, passes, divided, device)
+            for room in _rooms(of, device, single=all(len(found) == 1 for found in divided)):
+                found = _needs(of, asked, device, computing, room, size, chunks)
+                if budget.short(found.host, found.gpu) is None:
+                    return found
+        if chunk == 1:
             return found
         chunk = -(-chunk // 2)
 
 
-def _rooms(of: Sizes, asked: Workload, device: str, batch_tokens: int) -> list[int]:
-    """Bytes of stored tensors that may be in memory at once, what is best first.
+def _rooms(of: Sizes, device: str, *, single: bool) -> list[Room]:
+    """For the stored tensors, what is best first. single: no pass has more than one batch.
 
-    One batch is done with a tensor when it has used it once: then another layer's takes its place. With several ones
-    all tensors stay until the last batch, and only a second layer's worth of memory is read into meanwhile; experts,
-    used or not, stay until their layer ends.
+    One batch is done with a weight when it has used it once, so that the next may be read into its place: two of the
+    largest suffice. With several ones all stay until the last batch, and only a second layer's worth of memory is read
+    into meanwhile; experts, used or not, stay until their layer ends.
     """
-    held = of.held
+    two, one = Room(2 * of.layer), Room(of.layer, rolls=False)
     if device != "cpu":
-        return [held.two, held.one]
-    if not of.expert and sum(1 for _ in batches(asked.lengths, batch_tokens, asked.parts)) == 1:
-        return [held.rolling, held.one]
-    return [held.two, held.rolling, held.one]
+        return [two, one]
+    if single and not of.expert:
+        return [Room(2 * of.weight, of.weight), Room(of.weight)]
+    return [two, Room(of.layer + of.weight), one]
 
 
-def _bytes(
-    of: Sizes,
-    asked: Workload,
-    chunks: tuple[npt.NDArray[np.int64], ...],
-    device: str,
-    room: int,
-    batch_tokens: int,
-) -> Needs:
+def _computing(
+    of: Sizes, passes: Sequence[Workload], divided: Sequence[Sequence[npt.NDArray[np.int64]]], device: str
+) -> int:
+    """Bytes of states and of what is computed of them, where it is most. divided: the batches of each pass."""
     most = 0
-    for chunk in chunks:
-        some = asked.select(chunk)
-        padded = [len(rows) * int(some.lengths[rows].max()) for rows in batches(some.lengths, batch_tokens, some.parts)]
+    for some, found in zip(passes, divided, strict=True):
+        padded = [len(rows) * int(some.lengths[rows].max()) for rows in found]
         longest = int(some.lengths.max())
         # twice: what a layer makes of them, and the holes its predecessors leave in the heap
         states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
         most = max(most, states + int(max(padded) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
-    computing = most + of.outside + of.slots + of.expert + tile + of.rounding
+    return most + of.outside + of.slots + of.expert + tile + of.rounding
+
+
+def _needs(
+    of: Sizes,
+    asked: Workload,
+    device: str,
+    computing: int,
+    room: Room,
+    batch_tokens: int,
+    chunks: tuple[npt.NDArray[np.int64], ...],
+) -> Needs:
     results = asked.poolings * of.depths * len(asked) * of.width * 4  # float32, on the host, of all passes
     results += min(of.depths * int(asked.lengths.sum()) * 4, TOKEN_NORMS)
     if device == "cpu":
-        return Needs(room + computing + results + SLACK, 0, room, batch_tokens, chunks)
-    return Needs(room + of.outside + results + SLACK, room + computing, room, batch_tokens, chunks)
+        return Needs(room.nbytes + computing + results + SLACK, 0, room, batch_tokens, chunks)
+    host = room.nbytes + of.outside + results + SLACK
+    return Needs(host, room.nbytes + computing, room, batch_tokens, chunks)
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,35 +19,45 @@ class Region:
 class Ring:
     """Hands out regions of `size` bytes, each in one piece; whoever finds no room waits until some is given back.
 
-    One thread takes and another gives back. Regions never overlap those that are not given back yet. Whatever the
-    order in which they are given back, a taker who holds at most `size − n` bytes of its own, where no region is
-    larger than n, is never stuck: at most one region did not fit before the end of the memory and left a gap there.
+    One thread takes and another gives back. Regions never overlap those that are not given back yet.
+
+    fence: no region crosses a multiple of this many bytes, None for no such rule. In a ring of two times n with a fence
+    at n there is always room for a region of n while another of n is in use.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, fence: int | None = None) -> None:
         self.size = size
+        self._fence = fence or max(1, size)
         self._taken: deque[Region] = deque()
         self._changed = threading.Condition()
+        self._wanted = 0
         self._closed = False
 
-    def take(self, nbytes: int) -> Region | None:
-        """A region of so many bytes, once there is room for it; None if the ring is closed meanwhile.
+    def take(self, nbytes: int, number: int = 0) -> Region | None:
+        """A region of so many bytes, once there is room for it; None where there is none and it is wanted, or once the
+        ring is closed. number: of what is to be put into it, counted from 0.
 
         Raises:
-            ValueError: the ring is smaller than this.
+            ValueError: there is never room for so many.
         """
-        if nbytes > self.size:
-            raise ValueError(f"{nbytes} bytes of a ring of {self.size}")
+        if nbytes > self._fence:
+            raise ValueError(f"{nbytes} bytes in one piece of a ring that has {self._fence}")
         if nbytes == 0:
             return Region(0, 0, free=True)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._start(nbytes) is not None)
+            self._changed.wait_for(lambda: self._closed or number < self._wanted or self._start(nbytes) is not None)
             start = None if self._closed else self._start(nbytes)
             if start is None:
                 return None
             region = Region(start, start + nbytes)
             self._taken.append(region)
             return region
+
+    def want(self, count: int) -> None:
+        """Somebody waits for the first `count` things, and may hold regions until they are there."""
+        with self._changed:
+            self._wanted = count
+            self._changed.notify()
 
     def give_back(self, region: Region) -> None:
         """Nobody looks at these bytes any more. Giving back twice is no harm."""
@@ -74,8 +84,11 @@ class Ring:
         if not self._taken:
             return 0
         first, last = self._taken[0].start, self._taken[-1]
+        start = last.end
+        if start % self._fence + nbytes > self._fence:
+            start = -(-start // self._fence) * self._fence
         if last.start < first:  # already past the end
-            return last.end if last.end + nbytes <= first else None
-        if last.end + nbytes <= self.size:
-            return last.end
+            return start if start + nbytes <= first else None
+        if start + nbytes <= self.size:
+            return start
         return 0 if nbytes <= first else None

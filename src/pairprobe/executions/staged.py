@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from pairprobe.executions.feeder import Arriving, Feeder, Held, aligned, layer_bytes, typed
+from pairprobe.executions.feeder import Arriving, Feeder, aligned, layer_bytes, typed
 from pairprobe.rooms import Stored
 
 
@@ -24,15 +24,16 @@ class Staged(Feeder):
         self._cuda = device.startswith("cuda")
         super().__init__(layers, drop=drop, room=room)
 
-    def _prepare(self, held: Held, room: int | None) -> None:
+    def _prepare(self, room: int, fence: int | None) -> None:  # noqa: ARG002
         import torch
 
-        count = 2 if room is None or room >= held.two else 1
-        self._host = [torch.empty(held.one, dtype=torch.uint8, pin_memory=self._cuda) for _ in range(count)]
+        size = max((layer_bytes(parts) for parts in self.layers), default=0)
+        count = 2 if room >= 2 * size else 1
+        self._host = [torch.empty(size, dtype=torch.uint8, pin_memory=self._cuda) for _ in range(count)]
         self._there = self._host
         self._stream: Any = None
         if self._cuda:
-            self._there = [torch.empty(held.one, dtype=torch.uint8, device=self.device) for _ in range(count)]
+            self._there = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(count)]
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._copied: list[Any] = [None] * count
         self._free: queue.Queue[tuple[int, Any] | None] = queue.Queue()  # (buffer, what still used it)
@@ -50,6 +51,9 @@ class Staged(Feeder):
     def _used(self) -> None:
         self._free.put((self._handed.popleft(), self._event()))
 
+    def _want(self, before: int, count: int) -> None:
+        """A layer is handed over when all of it is there."""
+
     def _close(self) -> None:
         self._free.put(None)
 
@@ -63,7 +67,7 @@ class Staged(Feeder):
         event.record(torch.cuda.current_stream(self.device))
         return event
 
-    def _read(self, parts: Sequence[Stored], layer: Arriving) -> None:
+    def _read(self, parts: Sequence[Stored], layer: Arriving, before: int) -> None:  # noqa: ARG002
         import torch
 
         given = self._free.get()
@@ -94,10 +98,3 @@ class Staged(Feeder):
             start += aligned(part.nbytes)
         self._handed.append(index)
         self._ready.put(layer)
-
-
-def feeder(layers: Sequence[Sequence[Stored]], device: str, *, drop: bool = False, room: int | None = None) -> Feeder:
-    """The feeder for a device."""
-    if device == "cpu":
-        return Feeder(layers, drop=drop, room=room)
-    return Staged(layers, device, drop=drop, room=room)

@@ -17,12 +17,13 @@ from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
 from pairprobe.executions.attention import by_length
 from pairprobe.executions.batches import batches
+from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
-from pairprobe.executions.staged import feeder
+from pairprobe.executions.staged import Staged
 from pairprobe.executions.states import Phase, finite, first, out_of_memory
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
 from pairprobe.records import Estimate, Tokens, Usage
@@ -273,7 +274,12 @@ class Streamed:
             if keep:
                 keep.finished(0, None)
         drop = stream.checkpoint.nbytes > devices.free_memory("cpu") // 4
-        read = feeder([stored(found) for found in stream.layers[begin:]], device, drop=drop, room=wanted.room)
+        left, room = [stored(found) for found in stream.layers[begin:]], wanted.room
+        read = (
+            Feeder(left, drop=drop, room=room.nbytes, fence=room.fence, rolls=room.rolls)
+            if device == "cpu"
+            else Staged(left, device, drop=drop, room=room.nbytes)
+        )
         with by_length(workshop), closing(iter(read)) as layers:  # its thread and files end, whatever happens
             for depth, tensors in enumerate(layers, begin):
                 start, waited = time.perf_counter(), read.seconds["wait"]
