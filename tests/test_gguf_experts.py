@@ -188,6 +188,15 @@ def test_a_tensor_for_each_expert_is_the_same_model(written, tmp_path):
         assert torch.equal(first.dense(first.weights[name]), second.dense(second.weights[name])), name
 
 
+def test_experts_in_several_files_are_those_of_one(written, tmp_path):
+    first = write("qwen3moe", tmp_path / "model.gguf", "Q8_0", parts=5)
+    several, one = Checkpoint.open(first), Checkpoint.open(written("qwen3moe", "Q8_0"))
+    assert len({t.file for t in several.tensors.values()}) > 2
+    assert several.tensors.keys() == one.tensors.keys()
+    for name, weight in several.weights.items():
+        assert torch.equal(several.dense(weight), one.dense(one.weights[name])), name
+
+
 def test_routers_may_be_quantised_as_old_files_have_them(tmp_path):
     checkpoint = Checkpoint.open(apart(tmp_path / "old.gguf", "Q8_0"))
     assert checkpoint.weights["model.layers.0.block_sparse_moe.gate.weight"].format == "GGUF Q8_0"
