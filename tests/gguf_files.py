@@ -3,7 +3,8 @@
     model = small("llama"); file = write(model, tmp_path / "x.gguf", type="Q8_0")
 
 `write` does what llama.cpp's convert_hf_to_gguf.py does for these architectures: its names come from the package, q and
-k of Llama are interleaved, Gemma's norms get 1 added, Llama 3's rotary factors become a tensor. The package quantises
+k of Llama are interleaved, Gemma's norms get 1 added, Llama 3's rotary factors become a tensor, all experts of a layer
+become one tensor, and routers stay F32. The package quantises
 to the plain types itself; for the others (K, IQ) it can only dequantise, so their bytes are drawn at random.
 """
 
@@ -13,6 +14,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import gguf
 import numpy as np
@@ -76,11 +78,19 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "phi3": ("phi3", "Phi3", _SIZES),
     "phi3, long": ("phi3", "Phi3", {**_SIZES, "rope_parameters": _LONG, "original_max_position_embeddings": 32}),
 }
+_EXPERTS = {**_SIZES, "num_experts_per_tok": 2, "intermediate_size": 2 * HIDDEN}
+_QWEN_EXPERTS = {**_EXPERTS, "num_experts": 4, "moe_intermediate_size": 2 * HIDDEN, "intermediate_size": 4 * HIDDEN}
+#: The same for mixtures of experts. norm_topk_prob is what these models are published with, and llama.cpp computes.
+MIXTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mixtral": ("llama", "Mixtral", {**_EXPERTS, "num_local_experts": 4, "head_dim": 64}),
+    "qwen2moe": ("qwen2moe", "Qwen2Moe", {**_QWEN_EXPERTS, "shared_expert_intermediate_size": HIDDEN}),
+    "qwen3moe": ("qwen3moe", "Qwen3Moe", {**_QWEN_EXPERTS, "head_dim": 128, "norm_topk_prob": True}),
+}
 
 
 def small(kind: str, **changes: Any) -> Any:
-    """A small random causal language model of `kind` (a key of KINDS); norms and biases are random too."""
-    _, name, sizes = KINDS[kind]
+    """A small random causal language model of `kind` (of KINDS or MIXTURES); norms and biases are random too."""
+    _, name, sizes = (KINDS | MIXTURES)[kind]
     text = "Text" if name == "Gemma3" else ""
     config = getattr(transformers, f"{name}{text}Config")(**{**sizes, **changes})
     with torch.random.fork_rng():
@@ -108,13 +118,13 @@ def write(
     """Write a model as GGUF and return the (first) file.
 
     Args:
-        type: of all matrices; vectors are F32, as llama.cpp has it.
+        type: of all matrices; vectors and routers are F32, as llama.cpp has it.
         metadata: keys that replace what the model says; None leaves one out.
         without: keys and tensors to leave out. extra: tensors to add.
         tokens: tokenizer.ggml.pre of a small byte-level vocabulary; None: no vocabulary.
         parts: tensors of each file, for a model in parts; 0: one file.
     """
-    arch = KINDS[kind][0]
+    arch = (KINDS | MIXTURES)[kind][0]
     model = model or small(kind)
     writer = GGUFWriter(file, arch, split_max_tensors=parts)
     values = {**facts(arch, model.config), **(vocabulary(tokens) if tokens else {}), **(metadata or {})}
@@ -126,10 +136,10 @@ def write(
     for name, tensor in {**tensors(arch, model), **(extra or {})}.items():
         if name in without:
             continue
-        if tensor.ndim == 1:
+        if tensor.ndim == 1 or name.endswith("ffn_gate_inp.weight"):
             writer.add_tensor(name, tensor.astype(np.float32))
         else:
-            writer.add_tensor(name, quantise(tensor, type), raw_dtype=GGMLQuantizationType[type])
+            writer.add_tensor(name, quantise(tensor, type, crc32(name.encode())), raw_dtype=GGMLQuantizationType[type])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -160,6 +170,10 @@ def facts(arch: str, config: Any) -> dict[str, Any]:
         "attn_logit_softcapping": getattr(config, "attn_logit_softcapping", None),
         "final_logit_softcapping": getattr(config, "final_logit_softcapping", None),
         "vocab_size": config.vocab_size,
+        "expert_count": getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None),
+        "expert_used_count": getattr(config, "num_experts_per_tok", None),
+        "expert_feed_forward_length": getattr(config, "moe_intermediate_size", None),
+        "expert_shared_feed_forward_length": getattr(config, "shared_expert_intermediate_size", None),
     }
     if rope["rope_type"] in ("linear", "yarn"):
         found["rope.scaling.type"] = rope["rope_type"]
@@ -177,18 +191,28 @@ def tensors(arch: str, model: Any) -> dict[str, np.ndarray]:
     number = next(n for n, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     found = {}
-    for name, value in model.state_dict().items():
+    for name, whole in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        data = value.numpy().copy()
+        data = whole.numpy().copy()
         if arch == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             data = data.reshape(heads, 2, -1, data.shape[1]).swapaxes(1, 2).reshape(data.shape)
         if arch.startswith("gemma") and name.endswith("norm.weight"):
             data = data + 1
-        ours = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert ours, name
-        found[ours] = data
+        if name.endswith("mlp.experts.gate_up_proj"):  # written apart, as published
+            path = name.removesuffix("gate_up_proj")
+            parts = dict(zip((f"{path}gate_proj.weight", f"{path}up_proj.weight"), np.split(data, 2, 1), strict=True))
+        elif name.endswith("mlp.experts.down_proj"):
+            parts = {f"{name}.weight": data}
+        elif name.endswith("shared_expert_gate.weight"):
+            parts = {name: data.squeeze()}
+        else:
+            parts = {name: data}
+        for part, value in parts.items():
+            ours = names.get_name(part, try_suffixes=(".weight", ".bias"))
+            assert ours, part
+            found[ours] = value
     rope = config.rope_parameters
     if rope.get("rope_type") == "longrope":
         for length in ("short", "long"):
@@ -217,13 +241,13 @@ def llama3_factors(rope: dict[str, Any], size: int) -> list[float]:
     return found
 
 
-def quantise(data: np.ndarray, type: str) -> np.ndarray:
-    """Bytes [out, bytes of a row] of this type, or values for F32 and F16."""
+def quantise(data: np.ndarray, type: str, seed: int = 0) -> np.ndarray:
+    """Bytes […, out, bytes of a row] of this type, or values for F32 and F16. seed: of bytes that are drawn."""
     try:
         return quants.quantize(data.astype(np.float32), GGMLQuantizationType[type])
     except NotImplementedError:
         weights, _ = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[type]]
-        return blocks(type, data.shape[0] * data.shape[1] // weights).reshape(data.shape[0], -1)
+        return blocks(type, data.size // weights, seed).reshape(*data.shape[:-1], -1)
 
 
 #: Where a block's fp16 scales lie.

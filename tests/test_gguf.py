@@ -415,11 +415,6 @@ def test_an_architecture_that_is_not_read_is_named_with_those_that_are(tmp_path,
     assert "llama, qwen2, qwen3" in caught.value.next_step
 
 
-def test_a_mixture_of_experts_is_refused_as_one(tmp_path):
-    with pytest.raises(CheckpointError, match=r"a mixture of experts \(llama\)"):
-        open_file(write("llama", tmp_path / "x.gguf", metadata={"llama.expert_count": 8}))
-
-
 @pytest.mark.parametrize("value", [None, 0, "many", True])
 def test_a_number_that_is_missing_or_none_is_named(tmp_path, value):
     file = write("llama", tmp_path / "x.gguf", metadata={"llama.block_count": value})

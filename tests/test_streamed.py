@@ -297,7 +297,7 @@ def test_quantised_experts_give_the_states_of_their_dequantised_twin(pair, kind,
     assert far(observed(WEIGHTS, checkpoint, tokens), own(twin, tokens)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("type", ["F32", "Q8_0", "Q4_0"])  # F32: in llama.cpp's order of rows all the same
 def test_gguf_gives_the_states_of_its_dequantised_weights(tmp_path, type):
     checkpoint = Checkpoint.open(gguf_files.write("llama", tmp_path / "x.gguf", type))
     tokens = tokens_of(checkpoint)

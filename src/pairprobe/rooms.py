@@ -74,7 +74,8 @@ class Weight(Protocol):
     format: for people. shape: as the model has it, [out, in] for matrices. parts: role → stored tensor, all that
     must be read. step: rows come in multiples of this (a packed word, a block). transposed: its natural tile is
     [in, rows]. by_row: every part's first dimension is `out`, so that single rows can be read. activations: None
-    where the input is used as it is. dense: stored in floating point of 16 bits or more.
+    where the input is used as it is. dense: stored in floating point of 16 bits or more. ready: so, and part 'weight'
+    is the weight itself, value for value.
     """
 
     @property
@@ -93,6 +94,8 @@ class Weight(Protocol):
     def activations(self) -> Activations | None: ...
     @property
     def dense(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
     @property
     def nbytes(self) -> int: ...
 
@@ -135,6 +138,8 @@ class Checkpointed(Protocol):
     def declared(self) -> dict[str, Any]: ...
     @property
     def unread(self) -> str | None: ...
+    @property
+    def gguf(self) -> Path | None: ...
     @property
     def layers(self) -> int: ...
     @property

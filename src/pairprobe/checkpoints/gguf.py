@@ -17,6 +17,7 @@ import numpy as np
 
 from pairprobe.checkpoints import gguf_config, reading
 from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, READ, GgufTensor
+from pairprobe.checkpoints.gguf_config import Architecture
 from pairprobe.checkpoints.gguf_container import AGAIN, Container, read_container, read_remote
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.remote import Remote
@@ -138,12 +139,13 @@ def _opened(files: Sequence[Path], containers: Sequence[Container], beside: dict
     if due != len(stored) or metadata.get("split.count", len(files)) not in (0, len(files)):
         raise CheckpointError(f"{first.name}: {len(files)} files with {len(stored)} tensors; {due} were due.", AGAIN)
     arch = gguf_config.architecture(metadata, first.name)
+    kind = gguf_config.kind_of(metadata, arch, first.name)
     _check_types(first, stored)
     if beside is None:
         config = gguf_config.config(metadata, shapes, lambda name: _values(stored[name]), first.name)
     else:
-        config = _agreed(beside, metadata, arch, first) | {"vocab_size": _vocabulary(shapes, first)}
-    return Opened(tuple(files), arch, config, _renamed(stored, arch, config, first), b"".join(raw))
+        config = _agreed(beside, metadata, arch, kind, first) | {"vocab_size": _vocabulary(shapes, first)}
+    return Opened(tuple(files), arch, config, _renamed(stored, metadata, kind, config, first), b"".join(raw))
 
 
 def _check_types(file: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -185,15 +187,21 @@ def _beside(file: Path) -> dict[str, Any] | None:
     return {k: v for k, v in (nested if isinstance(nested, dict) else found).items() if k != "quantization_config"}
 
 
-def _agreed(config: dict[str, Any], metadata: Mapping[str, Any], arch: str, file: Path) -> dict[str, Any]:
+def _agreed(
+    config: dict[str, Any], metadata: Mapping[str, Any], arch: str, kind: Architecture, file: Path
+) -> dict[str, Any]:
     """`config`, if it is of the model in the file: of its kind and size."""
-    facts: dict[str, tuple[Any, ...]] = {"model_type": gguf_config.ARCHITECTURES[arch].model_types}
+    facts: dict[str, tuple[Any, ...]] = {"model_type": kind.model_types}
     for key, ours in (
         ("embedding_length", "hidden_size"),
         ("block_count", "num_hidden_layers"),
         ("attention.head_count", "num_attention_heads"),
     ):
         facts[ours] = (metadata.get(f"{arch}.{key}"),)
+    if kind.experts:
+        number = next((key for key in ("num_experts", "num_local_experts") if key in config), kind.number)
+        facts[number] = (metadata[f"{arch}.expert_count"],)
+        facts["num_experts_per_tok"] = (metadata[f"{arch}.expert_used_count"],)
     for key, allowed in facts.items():
         if config.get(key) not in allowed:
             raise CheckpointError(
@@ -203,14 +211,23 @@ def _agreed(config: dict[str, Any], metadata: Mapping[str, Any], arch: str, file
     return config
 
 
-def _renamed(stored: Mapping[str, Tensor], arch: str, config: Mapping[str, Any], file: Path) -> dict[str, GgufTensor]:
-    kind = gguf_config.ARCHITECTURES[arch]
+def _renamed(
+    stored: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    kind: Architecture,
+    config: Mapping[str, Any],
+    file: Path,
+) -> dict[str, GgufTensor]:
+    """Tensors by Hugging Face's names. One that holds all experts becomes as many, each a run of its bytes."""
+    arch = metadata["general.architecture"]
+    experts = metadata.get(f"{arch}.expert_count", 0)
     found: dict[str, GgufTensor] = {}
+    source: dict[str, str] = {}
     unknown = []
     for name, t in stored.items():
         if name in gguf_config.FACTORS:
             continue
-        ours = gguf_config.hugging_face_name(name, arch)
+        ours = gguf_config.hugging_face_name(name, kind)
         if ours is None:
             unknown.append(name)
             continue
@@ -221,14 +238,38 @@ def _renamed(stored: Mapping[str, Tensor], arch: str, config: Mapping[str, Any],
             heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
         elif name.endswith("norm.weight"):
             added = kind.added
-        found[ours] = GgufTensor(**{f.name: getattr(t, f.name) for f in fields(t)}, heads=heads, added=added)
+        tensor = GgufTensor(**{f.name: getattr(t, f.name) for f in fields(t)}, heads=heads, added=added)
+        if "{}" in ours:
+            some = {ours.format(i): one for i, one in enumerate(_apart(name, tensor, experts, file))}
+        elif kind.shared and ours.endswith("shared_expert_gate.weight") and len(tensor.shape) == 1:
+            some = {ours: replace(tensor, shape=(1, *tensor.shape))}  # a matrix of one row, written as a vector
+        else:
+            some = {ours: tensor}
+        for one in some:
+            if one in found:
+                raise CheckpointError(f"{file.name}: {one} is stored twice, as {source[one]} and as {name}.", AGAIN)
+            source[one] = name
+        found |= some
     if unknown:
         shown = ", ".join(unknown[:4]) + (f" and {len(unknown) - 4} more" if len(unknown) > 4 else "")
+        what = f"{arch}{' with experts' if kind.experts and arch in gguf_config.ARCHITECTURES else ''}"
         raise CheckpointError(
-            f"{file.name}: tensors that are not known in the architecture {arch}: {shown}.",
+            f"{file.name}: tensors that are not known in the architecture {what}: {shown}.",
             "Take this model as safetensors.",
         )
     return found
+
+
+def _apart(name: str, tensor: GgufTensor, experts: int, file: Path) -> list[GgufTensor]:
+    """The matrices [out, in] of a tensor [experts, out, in], whose bytes follow each other."""
+    if len(tensor.shape) != 3 or tensor.shape[0] != experts:
+        raise CheckpointError(
+            f"{file.name}: {name} is {tensor.dtype} {list(tensor.shape)}; a matrix for each of {experts} experts was "
+            "due.",
+            AGAIN,
+        )
+    size = tensor.nbytes // experts
+    return [replace(tensor, shape=tensor.shape[1:], nbytes=size, start=tensor.start + i * size) for i in range(experts)]
 
 
 def tokenizer(path: Path, base: Path | None = None, *, trust_remote_code: bool = False) -> Any:

@@ -39,6 +39,8 @@ class Weight:
     by_row: ClassVar[bool] = False
     #: Weights are stored in floating point of at least 16 bits, as trained or published.
     dense: ClassVar[bool] = False
+    #: So, and part 'weight' is the weight itself: no value has another place or size in the file.
+    ready: ClassVar[bool] = False
 
     def rows(self, parts: Mapping[str, torch.Tensor], start: int, stop: int, out: torch.Tensor) -> torch.Tensor | None:
         """Make rows `start` … `stop` of the weight dense in `out` [stop − start, in], on the device of `parts`.
@@ -166,6 +168,7 @@ class Dense(Weight):
     """Stored in floating point, of any rank; every other tensor's rows are its first dimension."""
 
     dense: ClassVar[bool] = True
+    ready: ClassVar[bool] = True
     by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

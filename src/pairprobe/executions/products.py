@@ -98,7 +98,7 @@ class Workshop:
             ):
                 return self._integer_product(rounded.integers, rounded.scale, weight, parts, out)
             x = rounded.values
-        if weight.dense and parts["weight"].dtype == x.dtype:  # nothing to be made of it
+        if weight.ready and parts["weight"].dtype == x.dtype:  # nothing to be made of it
             return self.multiply(x, parts["weight"], out)
         height = self.height(weight)
         for start in range(0, rows, height):

@@ -151,6 +151,8 @@ class Resident:
                 f"{checkpoint.name}: stored quantised ({stored}); execution=resident runs dense "
                 "checkpoints (fp32, fp16, bf16) only. execution=streamed reads every format."
             )
+        if checkpoint.gguf:  # its weights are dense, but transformers would look for others in its folder
+            return f"{checkpoint.name}: a GGUF file; execution=resident runs safetensors. execution=streamed reads it."
         if checkpoint.config.get("is_encoder_decoder"):
             return f"{checkpoint.name}: an encoder-decoder has no single stack of states; not supported."
         return None

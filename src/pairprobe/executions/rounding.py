@@ -51,6 +51,7 @@ class Rounded:
     transposed = False
     by_row = False
     dense = False
+    ready = False
     activations = None
 
     def __init__(self, of: Weight, grid: Grid) -> None:
