@@ -18,7 +18,7 @@ from small_models import tokens_of, write
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.errors import ExecutionError
-from pairprobe.executions import streamed
+from pairprobe.executions import planning, streamed
 from pairprobe.executions.cache import resident
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
@@ -155,6 +155,20 @@ def test_too_little_for_a_layer_is_enough_for_passes_of_one_batch():
 def test_weights_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, room):
     asked = Workload(np.full(texts, 16))
     assert needs(replace(SIZES, expert=expert), asked, device, 1024, Budget(2**60, 2**60)).room == room
+
+
+def test_packed_layers_take_memory_for_what_is_computed():
+    asked = Workload(np.array([10, *[4] * 9]), beginnings=12)  # 46 tokens, 100 padded
+    of = replace(SIZES, widest=2**14, width=2**10)
+    found = [
+        needs(replace(of, packs=packs, once=once), asked, "cpu", 1024, Budget(2**60)).host
+        for packs, once in [(False, False), (True, False), (True, True)]
+    ]
+    each = 4 * (planning.WIDE * of.widest + planning.NARROW * of.width)
+    assert found[0] - found[1] == (100 - 46) * each
+    assert found[1] - found[2] == (46 - 12) * each
+    some = asked.select(np.arange(9))  # how many of their beginnings differ is not known
+    assert needs(replace(of, packs=True, once=True), some, "cpu", 1024, Budget(2**60)).host > found[2]
 
 
 # ── the machine's file cache ─────────────────────────────────────────────────────────────────────────────

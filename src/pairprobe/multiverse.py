@@ -185,7 +185,7 @@ def asked_of_the_model(
     for tokens in written:
         check_rows(tokens, rows)
     tokens = written[0] if len(written) == 1 else _together(written)[0]
-    return replace(Workload.of(tokens, len(asked.pooled(method))), beginnings=tokens.beginnings)
+    return Workload.of(tokens, len(asked.pooled(method)))
 
 
 def told(found: Multiverse) -> str:

@@ -173,7 +173,7 @@ class Workload:
     """The texts an execution is asked to run, as far as memory, time and the passes over the files depend on them.
 
     lengths: int [texts], tokens of each text, special ones included. parts: int [texts], as of `Tokens`. poolings:
-    vectors that are made of each state. beginnings: as of `Tokens`, for the time alone; None where nobody counted.
+    vectors that are made of each state. beginnings: as of `Tokens`; None where they are not known.
     """
 
     lengths: IntArray
@@ -186,12 +186,13 @@ class Workload:
 
     @classmethod
     def of(cls, tokens: Tokens, poolings: int = 1) -> Workload:
-        """Of these texts; their beginnings are not counted, which looks at every token."""
-        return cls(tokens.lengths, tokens.parts, poolings)
+        """Of these texts."""
+        return cls(tokens.lengths, tokens.parts, poolings, tokens.beginnings)
 
     def select(self, rows: IntArray) -> Workload:
-        """These texts alone, in the order of `rows`; their beginnings are not known."""
-        return Workload(self.lengths[rows], None if self.parts is None else self.parts[rows], self.poolings)
+        """These texts alone, in the order of `rows`; unless they are all, their beginnings are not known."""
+        parts = None if self.parts is None else self.parts[rows]
+        return Workload(self.lengths[rows], parts, self.poolings, self.beginnings if len(rows) == len(self) else None)
 
 
 class Keep(Protocol):

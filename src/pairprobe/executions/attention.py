@@ -7,7 +7,7 @@ layers. So each text attends over a number of places that follows from its own l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Texts attend over the next multiple of so many places: short ones, which begin alike, over as many.
 PLACES = 32
+#: Bytes of queries that are computed at once.
+COPIED_CPU, COPIED_GPU = 4 * 2**20, 64 * 2**20
 
 
 @contextmanager
@@ -40,11 +42,17 @@ def by_length(workshop: Workshop) -> Iterator[None]:
         is_causal: bool = False,
         **more: Any,
     ) -> torch.Tensor:
-        shape = workshop.shape
+        pack = workshop.pack
+        shape = workshop.shape if pack is None else (1, len(pack.places))
         known = query.ndim == 4 and all((len(x), x.shape[2]) == shape for x in (query, key, value))
         if not known or dropout_p or (attn_mask is not None and attn_mask.ndim != 4):
             return own(query, key, value, attn_mask, dropout_p, is_causal, **more)
-        return _attend(own, workshop.lengths, query, key, value, attn_mask, is_causal, more)
+
+        def part(x: torch.Tensor, rows: torch.Tensor, held: int) -> torch.Tensor:
+            return x.index_select(0, rows)[:, :, :held] if pack is None else pack.heads(x, rows, held)
+
+        found = _attend(own, workshop, part, (query, key, value), attn_mask, is_causal, more)
+        return found if pack is None else pack.results(found)
 
     functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
     try:
@@ -55,28 +63,33 @@ def by_length(workshop: Workshop) -> Iterator[None]:
 
 def _attend(
     own: Any,
-    lengths: list[int],
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    workshop: Workshop,
+    part: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
+    of: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     mask: torch.Tensor | None,
     causal: bool,
     more: dict[str, Any],
 ) -> torch.Tensor:
-    """[batch, heads, tokens, width], as `own` would give; texts of as many places are computed together."""
+    """[texts, heads, tokens, width], as `own` would give. of: query, key, value. part: of one of these, [texts, heads,
+    tokens, width] of some texts and their first tokens. Texts of as many places are computed together, but not more
+    than keeps what is copied small: it stays in the processor's caches, and takes little memory."""
     import torch
 
-    tokens = query.shape[2]
-    out = query.new_zeros(*query.shape[:3], value.shape[3])
+    lengths, (texts, tokens), like = workshop.lengths, workshop.shape, of[0]
+    out = like.new_zeros(texts, tokens, like.shape[1], of[2].shape[3])
     places = [-(-n // PLACES) * PLACES for n in lengths]
+    most = COPIED_CPU if like.device.type == "cpu" else COPIED_GPU
     for size in sorted(set(places)):
-        rows = torch.tensor([i for i, n in enumerate(places) if n == size], device=query.device)
+        alike = [i for i, n in enumerate(places) if n == size]
         held = min(size, tokens)
-        q, k, v = (_placed(x.index_select(0, rows)[:, :, :held], size) for x in (query, key, value))
-        seen = _mask(mask, rows, held, size, [lengths[i] for i in rows.tolist()], causal, query)
-        found = own(q, k, v, attn_mask=seen, **more)
-        out[rows, :, :held] = found[:, :, :held]
-    return out
+        several = max(1, most // (like.shape[1] * size * like.shape[3] * like.itemsize))
+        for start in range(0, len(alike), several):
+            some = alike[start : start + several]
+            rows = torch.tensor(some, device=like.device)
+            q, k, v = (_placed(part(x, rows, held), size) for x in of)
+            seen = _mask(mask, rows, held, size, [lengths[i] for i in some], causal, q)
+            out[rows, :held] = own(q, k, v, attn_mask=seen, **more)[:, :, :held].transpose(1, 2)
+    return out.transpose(1, 2)
 
 
 def _placed(x: torch.Tensor, size: int) -> torch.Tensor:

@@ -71,6 +71,8 @@ class Sizes:
     itemsize: int
     depths: int = 0
     rounding: int = 0
+    packs: bool = False
+    once: bool = False
 
 
 def sizes(
@@ -149,10 +151,15 @@ def _computing(
     most = 0
     for some, found in zip(passes, divided, strict=True):
         padded = [len(rows) * int(some.lengths[rows].max()) for rows in found]
+        computed = padded
+        if of.packs:
+            computed = [int(some.lengths[rows].sum()) for rows in found]
+            if of.once and len(found) == 1 and some.beginnings:
+                computed = [min(computed[0], some.beginnings)]
         longest = int(some.lengths.max())
         # twice: what a layer makes of them, and the holes its predecessors leave in the heap
         states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
-        most = max(most, states + int(max(padded) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
+        most = max(most, states + int(max(computed) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
     return most + of.outside + of.slots + of.expert + tile + of.rounding
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from pairprobe.rooms import Weight
 
 if TYPE_CHECKING:
     import torch
+
+    from pairprobe.executions.packed import Pack
 
 Parts = Mapping[str, "torch.Tensor"]
 #: Bytes of a dense tile: on the CPU it stays in the caches between being written and being multiplied.
@@ -42,6 +45,7 @@ class Workshop:
         self.shape: tuple[int, ...] = ()
         self.lengths: list[int] = []
         self.last = False
+        self.pack: Pack | None = None
         self._patience = PATIENCE
         self._onednn = product_library(device, dtype) == "oneDNN"
         size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
@@ -50,6 +54,15 @@ class Workshop:
     def batch(self, mask: torch.Tensor, lengths: list[int], rows: Rows | None, last: bool = False) -> None:
         """What follows is computed for a batch with this mask [batch, tokens], of texts of these lengths."""
         self.shape, self.lengths, self.rows, self.last = tuple(mask.shape), lengths, rows, last
+
+    @contextmanager
+    def packing(self, pack: Pack) -> Iterator[None]:
+        """Within, a layer is run on packed rows: all of them are computed."""
+        self.rows, self.pack, rows = None, pack, self.rows
+        try:
+            yield
+        finally:
+            self.rows, self.pack = rows, None
 
     def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Which rows of these inputs [batch × tokens, in] serve for all, see `Rows.shared`; None: each its own."""

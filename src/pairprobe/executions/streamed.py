@@ -19,6 +19,7 @@ from pairprobe.executions.attention import by_length
 from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
+from pairprobe.executions.packed import run
 from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
 from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
@@ -186,6 +187,7 @@ class Streamed:
         rows = min(int(asked.lengths.sum()), config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
         of = replace(of, rounding=scratch(stream.layers, device.partition(":")[0]))
+        of = replace(of, packs=stream.packs, once=stream.causal)
         return needs(of, asked, device, self.batch_tokens, limits)
 
     def forward(
@@ -286,7 +288,12 @@ class Streamed:
                 with slots.filled(stream.layers[depth], tensors):
                     for batch in work:
                         workshop.batch(batch.mask, batch.lengths, batch.computed, last=batch is work[-1])
-                        batch.states = batch.calls[depth](stream.sequence.layers[depth], batch.states)
+                        call, layer = batch.calls[depth], stream.sequence.layers[depth]
+                        batch.states = (
+                            run(call, layer, batch.states, workshop, stream.causal)
+                            if stream.packs
+                            else call(layer, batch.states)
+                        )
                         if depth + 1 < last:
                             seen(depth + 1, batch)
                 waited = read.seconds["wait"] - waited  # within the layer, for tensors that were still being read

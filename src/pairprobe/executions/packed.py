@@ -1,0 +1,121 @@
+"""A layer run on the rows that are computed, without padding and with shared beginnings once, instead of on a batch.
+
+Everything in a transformer's layer but attention treats each row by itself, so that a batch [texts, tokens] may pass
+through it as one text of all rows. Only attention needs to know which text a row belongs to: it is given the batch, as
+it would have been, and its result is packed again (`attention`). Which architectures do nothing else with neighbouring
+tokens is known of those listed here, whose states are compared with transformers' own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from pairprobe.executions.products import Workshop
+    from pairprobe.executions.sequence import Call
+    from pairprobe.executions.sharing import Rows
+
+#: Model types (of the text's config) whose layers mix tokens in scaled_dot_product_attention and nowhere else.
+KNOWN = (
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi3", "gpt2",
+    "gpt_neox", "olmo2", "stablelm", "bert", "roberta", "xlm-roberta",
+)  # fmt: skip
+
+
+class Unlike(Exception):
+    """Attention gave rows that were to be one another's another result."""
+
+
+@dataclass(eq=False)
+class Pack:
+    """Rows of a batch one after another. places: int [n], of each row in the flattened batch [texts × tokens].
+    back: int [texts × tokens], the row that stands for each place. checked: whose places are shared, None where none
+    are. shape: (texts, tokens). attended: how often attention has been computed on them."""
+
+    places: torch.Tensor
+    back: torch.Tensor
+    shape: tuple[int, ...]
+    checked: Rows | None = None
+    attended: int = 0
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """[1 or texts, tokens, …] → [1, n, …]"""
+        whole = x.expand(self.shape[0], *x.shape[1:]).flatten(0, 1)
+        return whole.index_select(0, self.places)[None]
+
+    def batch(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, n, …] → [texts, tokens, …]; places without a token hold some row."""
+        return x[0].index_select(0, self.back).view(*self.shape, *x.shape[2:])
+
+    def heads(self, x: torch.Tensor, texts: torch.Tensor, held: int) -> torch.Tensor:
+        """[1, heads, n, width] → [texts, heads, held, width], of these texts the first tokens."""
+        rows = self.back.view(self.shape).index_select(0, texts)[:, :held]
+        found = x[0].transpose(0, 1).index_select(0, rows.flatten())
+        return found.view(*rows.shape, *found.shape[1:]).transpose(1, 2)
+
+    def results(self, x: torch.Tensor) -> torch.Tensor:
+        """[texts, heads, tokens, width] → [1, heads, n, width]. Raises Unlike."""
+        import torch
+
+        self.attended += 1
+        flat = x.transpose(1, 2).flatten(0, 1)  # [texts × tokens, heads, width]
+        if self.checked is not None:
+            again, alike = flat.index_select(0, self.checked.again), flat.index_select(0, self.checked.alike)
+            own = self.back.index_select(0, self.checked.again) != self.back.index_select(0, self.checked.alike)
+            if not torch.equal(again, alike) and not bool((own | (again == alike).flatten(1).all(dim=1)).all()):
+                raise Unlike
+        return flat.index_select(0, self.places).transpose(0, 1)[None]
+
+
+def run(call: Call, layer: torch.nn.Module, states: torch.Tensor, workshop: Workshop, causal: bool) -> torch.Tensor:
+    """What `layer` makes of the workshop's batch, [texts, tokens, width] → the same shape.
+
+    Rows are shared where they are equal, bit for bit, before the layer and after attention; else each token has its
+    own. causal: what the model says of itself.
+    """
+    rows = workshop.rows
+    if rows is None:
+        return call(layer, states)
+    flat, shape = states.flatten(0, 1), workshop.shape
+    packs = [Pack(rows.real, rows.apart, shape)]
+    shared = workshop.shared(flat) if looks_back(call, shape[1], causal) else None
+    if shared is not None:
+        packs.insert(0, Pack(*shared, shape, checked=rows))
+    for pack in packs:
+        try:
+            with workshop.packing(pack):
+                found = packed(call, pack)(layer, pack.rows(states))
+        except Unlike:
+            continue
+        if pack.attended:
+            return pack.batch(found)
+    return call(layer, states)  # its attention is computed in some other way
+
+
+def packed(call: Call, pack: Pack) -> Call:
+    """With what the layer is called for these rows: whatever is there for each token is packed as they are."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(of(v) for v in value)
+        there = getattr(value, "ndim", 0) in (2, 3) and value.shape[1] == pack.shape[1]
+        return pack.rows(value) if there and value.shape[0] in (1, pack.shape[0]) else value
+
+    return replace(call, args=tuple(of(v) for v in call.args), kwargs={k: of(v) for k, v in call.kwargs.items()})
+
+
+def looks_back(call: Call, tokens: int, default: bool) -> bool:
+    """Whether the layer's mask lets no token look ahead; without a mask, what the model says of itself."""
+    import torch
+
+    for value in (*call.args, *call.kwargs.values()):
+        if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[3] == tokens:
+            if value.shape[2] != tokens:
+                return False
+            ahead = torch.ones(tokens, tokens, dtype=torch.bool, device=value.device).triu(1)
+            seen = value if value.dtype == torch.bool else value == 0
+            return not bool((seen & ahead).any())
+    return default

@@ -1,0 +1,239 @@
+"""Layers run on packed rows: in every family the states of the padded batch, and never where tokens mix otherwise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import tokens_of
+from test_streamed import CPU, FAMILIES, far, observed
+
+from pairprobe.checkpoints.checkpoint import Checkpoint
+from pairprobe.executions import packed, stream, streamed
+from pairprobe.executions.feeder import Feeder
+from pairprobe.executions.packed import KNOWN, Pack, Unlike, looks_back
+from pairprobe.executions.products import Workshop
+from pairprobe.executions.sequence import Call
+from pairprobe.executions.sharing import rows
+
+PACKED = [k for k in FAMILIES if k not in ("gemma2", "falcon", "mamba", "distilbert", "deberta", "minilm")]
+ONE = replace(CPU, batch_tokens=4096)  # all texts in one batch
+
+
+@pytest.fixture(autouse=True)
+def light() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def opened(written: Callable[..., Path]) -> Callable[[str], Checkpoint]:
+    return functools.cache(lambda kind: Checkpoint.open(written(kind)))
+
+
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[Pack]:
+    """Every pack that a layer was run on in this test."""
+    made: list[Pack] = []
+
+    class Watched(Pack):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            made.append(self)
+
+    monkeypatch.setattr(packed, "Pack", Watched)
+    return made
+
+
+# ── families ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("execution", [CPU, ONE], ids=["several", "one"])
+def test_states_are_those_of_the_padded_batch(opened, kind, execution, packs, monkeypatch):
+    checkpoint = opened(kind)
+    tokens = tokens_of(checkpoint)
+    found = observed(execution, checkpoint, tokens)
+    assert packs
+    used = [p for p in packs if p.attended]
+    assert all(p.attended == 1 for p in used)
+    assert len(used) >= checkpoint.layers
+    monkeypatch.setattr(stream, "KNOWN", ())
+    count = len(packs)
+    padded = observed(execution, checkpoint, tokens)
+    assert len(packs) == count
+    assert far(found, padded) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", sorted({*FAMILIES} - {*PACKED, "minilm"}))
+def test_what_is_not_known_to_mix_tokens_in_attention_alone_is_run_on_the_batch(opened, kind, packs):
+    checkpoint = opened(kind)
+    observed(replace(CPU, attention=FAMILIES[kind]), checkpoint, tokens_of(checkpoint))
+    assert not packs
+
+
+def test_eager_attention_is_run_on_the_batch(opened, packs):
+    checkpoint = opened("llama")
+    observed(replace(CPU, attention="eager"), checkpoint, tokens_of(checkpoint))
+    assert not packs
+
+
+def test_every_model_type_that_is_known_is_proved_above(opened):
+    types = {opened(kind).text_config["model_type"] for kind in (*PACKED, "gemma2")}
+    assert types == {*KNOWN}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_weights_are_used_in_the_order_they_are_read_in(opened, kind, monkeypatch):
+    feeders = []
+
+    class Watched(Feeder):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            feeders.append((self, more["room"]))
+
+    monkeypatch.setattr(streamed, "Feeder", Watched)
+    checkpoint = opened(kind)
+    observed(ONE, checkpoint, tokens_of(checkpoint))
+    ((read, room),) = feeders
+    assert read.beside == 0
+    if kind not in ("mixtral", "qwen3_moe"):
+        assert room <= max(2 * max(part.nbytes for part in parts) for parts in read.layers) + 1024
+
+
+# ── what is shared ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def workshop(ids: torch.Tensor, mask: torch.Tensor) -> Workshop:
+    made = Workshop("cpu", torch.float32, as_stored=False)
+    made.batch(mask, mask.sum(dim=1).tolist(), rows(ids.numpy(), mask.numpy(), "cpu"))
+    return made
+
+
+IDS = torch.tensor([[1, 2, 3, 4], [1, 2, 5, 5], [1, 2, 1, 1]])
+MASK = torch.tensor([[True] * 4, [True] * 3 + [False], [True, True, False, False]])
+
+
+class Attends(torch.nn.Module):
+    """Adds to each token what it attends to; without sdpa, one."""
+
+    def __init__(self, *, sdpa: bool = True) -> None:
+        super().__init__()
+        self.sdpa = sdpa
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        self.seen.append(tuple(x.shape))
+        q = x[:, None]
+        if not self.sdpa:
+            return x + 1
+        return x + torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)[:, 0]
+
+
+def states() -> torch.Tensor:
+    table = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
+    return table[IDS]
+
+
+def causal() -> torch.Tensor:
+    """[3, 1, 4, 4], for right-padded texts."""
+    return torch.ones(4, 4, dtype=torch.bool).tril()[None, None] & MASK[:, None, None, :]
+
+
+def ran(layer: Attends, mask: torch.Tensor | None, says: bool) -> torch.Tensor:
+    from pairprobe.executions.attention import by_length
+
+    made = workshop(IDS, MASK)
+    with by_length(made), torch.inference_mode():
+        return packed.run(Call((), {"mask": mask}, False), layer, states(), made, says)
+
+
+def alone(mask: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return Attends()(states(), mask)
+
+
+def test_beginnings_pass_through_a_layer_once():
+    layer = Attends()
+    found = ran(layer, causal(), False)
+    assert layer.seen == [(1, 5, 16)]  # 1 2 3 4, and a 5 after 1 2
+    assert torch.allclose(found[MASK], alone(causal())[MASK], atol=1e-6)
+
+
+def test_where_tokens_look_ahead_each_text_has_rows_of_its_own():
+    layer, mask = Attends(), MASK[:, None, None, :].expand(3, 1, 4, 4)
+    found = ran(layer, mask, True)
+    assert layer.seen == [(1, 9, 16)]
+    assert torch.allclose(found[MASK], alone(mask)[MASK], atol=1e-6)
+
+
+def test_a_model_that_looks_ahead_against_its_word_is_found_out():
+    layer = Attends()
+    found = ran(layer, None, True)  # no mask, no is_causal: everything real is looked at
+    assert layer.seen == [(1, 5, 16), (1, 9, 16)]
+    mask = MASK[:, None, None, :].expand(3, 1, 4, 4)
+    assert torch.allclose(found[MASK], alone(mask)[MASK], atol=1e-6)
+
+
+def test_a_layer_without_the_attention_that_is_known_is_run_on_the_batch():
+    layer = Attends(sdpa=False)
+    assert torch.equal(ran(layer, causal(), True), states() + 1)
+    assert layer.seen[-1] == (3, 4, 16)
+
+
+def test_rows_that_differ_before_the_layer_are_computed_by_themselves():
+    layer, made, x = Attends(), workshop(IDS, MASK), states()
+    x[1, 1, 0] += 1e-6  # as another thread may have rounded it
+    from pairprobe.executions.attention import by_length
+
+    with by_length(made), torch.inference_mode():
+        found = packed.run(Call((), {"mask": causal()}, False), layer, x, made, True)
+    assert layer.seen == [(1, 6, 16)]
+    with torch.inference_mode():
+        assert torch.allclose(found[MASK], Attends()(x, causal())[MASK], atol=1e-6)
+    assert torch.equal(found[0, :2], found[2, :2])
+    assert not torch.equal(found[0, 1], found[1, 1])
+
+
+def test_results_that_differ_are_not_shared():
+    made = workshop(IDS, MASK)
+    assert made.rows is not None
+    pack = Pack(made.rows.first, made.rows.back, (3, 4), checked=made.rows)
+    x = states()[:, None]
+    assert torch.equal(pack.results(x)[0, 0], states().flatten(0, 1)[made.rows.first])
+    x[2, 0, 1, 0] += 1
+    with pytest.raises(Unlike):
+        pack.results(x)
+
+
+def test_what_is_given_for_each_token_is_packed_and_masks_are_not():
+    made = workshop(IDS, MASK)
+    assert made.rows is not None
+    pack = Pack(made.rows.first, made.rows.back, (3, 4))
+    turns = torch.arange(4.0)[None, :, None]
+    call = Call(((turns, turns), None), {"mask": causal(), "places": torch.arange(4)[None], "flag": True}, False)
+    found = packed.packed(call, pack)
+    assert found.args[0][0].tolist() == [[[0.0], [1.0], [2.0], [3.0], [2.0]]]
+    assert found.kwargs["places"].tolist() == [[0, 1, 2, 3, 2]]
+    assert found.kwargs["mask"] is call.kwargs["mask"]
+    assert found.kwargs["flag"] is True
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_mask_tells_whether_tokens_look_ahead(kind):
+    def of(mask: torch.Tensor) -> Call:
+        given = mask if kind == "bool" else torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+        return Call((), {"attention_mask": given}, False)
+
+    assert looks_back(of(causal()), 4, False)
+    assert not looks_back(of(MASK[:, None, None, :].expand(3, 1, 4, 4)), 4, True)
+    assert not looks_back(of(MASK[:, None, None, :]), 4, True)
+    assert looks_back(Call((), {}, False), 4, True)
+    assert not looks_back(Call((), {}, False), 4, False)
