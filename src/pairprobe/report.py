@@ -23,8 +23,8 @@ from pairprobe import beside, multiverse
 from pairprobe.errors import PairprobeError
 from pairprobe.geometry import sentence
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Verdict, p_text, signed
-from pairprobe.preflight import Plan, gigabytes, sizes
-from pairprobe.records import Estimate, PairSet, Tokens
+from pairprobe.preflight import Plan, gigabytes, planned, sizes
+from pairprobe.records import PairSet, Tokens
 from pairprobe.result import Result
 from pairprobe.tokens import counted
 from pairprobe.xray import reading
@@ -102,7 +102,7 @@ class Report:
             self.line("plan", f"no model: similarities from {job.method.path}")
         elif job.method.computes:
             assert plan.estimate is not None
-            self.line("plan", planned(plan.estimate, plan.checkpoint))
+            self.line("plan", planned(plan.estimate, plan.checkpoint, plan.kept))
             if plan.estimate.rounding is not None:
                 self.line("", plan.estimate.rounding.sentence)
         else:
@@ -286,32 +286,6 @@ def shortened(file: Path) -> str:
     """A path as one would type it here: from the current folder where the file lies under it, else whole."""
     here = Path.cwd()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
-
-
-def planned(estimate: Estimate, checkpoint: Any) -> str:
-    """One line: how it will be run, and what that takes."""
-    memory = f"needs about {gigabytes(estimate.host)}"
-    if estimate.may:
-        memory += f" of {gigabytes(estimate.may)} it may use"
-    if estimate.gpu:
-        memory += f" and {gigabytes(estimate.gpu)} on {estimate.device}"
-    parts = [
-        f"{estimate.execution} on {estimate.device}, {estimate.dtype}",
-        f"{checkpoint.storage.summary} · reads {gigabytes(estimate.reads)}",
-        memory,
-    ]
-    if estimate.passes > 1:
-        parts.append(f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once")
-    if estimate.seconds is not None:
-        parts.append(f"about {duration(estimate.seconds)}")
-    return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """'2 s', '45 s', '3 min', '1.5 h': as exact as an estimate is."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _wrapped(text: str, width: int) -> list[str]:
