@@ -170,6 +170,8 @@ def what_differs(a: Any, b: Any) -> dict[str, dict[str, tuple[str, str]]]:
         what = "versions" if key.startswith("version/") else "config"
         if key.startswith("tracking."):
             continue  # where a run is kept says nothing about what it measured
+        if a.data.params.get(key, "None") == b.data.params.get(key, "None"):
+            continue  # null, and not known to an older version, are both unset
         note(
             what,
             key.removeprefix("version/"),
