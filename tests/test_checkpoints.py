@@ -502,8 +502,10 @@ def test_the_right_sha256_passes_and_another_is_refused_with_both(folder):
 
 def test_one_sha256_cannot_stand_for_several_files(shards):
     first = sorted(shards.glob("model-*.safetensors"))[0]
-    with pytest.raises(CheckpointError, match="files"):
+    count = len(list(shards.glob("model-*.safetensors")))
+    with pytest.raises(CheckpointError, match=f"is of one file, and these weights are {count} files") as caught:
         Checkpoint.open(shards).check_sha256(hashlib.sha256(first.read_bytes()).hexdigest())
+    assert "model.sha256=null" in caught.value.next_step
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────

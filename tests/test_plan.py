@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -244,6 +245,21 @@ def test_the_same_texts_again_read_nothing_and_reproduce_reads_everything(
 def lines(text: str) -> str:
     """What was printed, its wrapped lines as one."""
     return " ".join(text.split())
+
+
+@pytest.mark.usefixtures("home")
+def test_a_plan_checks_the_sha256_of_a_small_file_and_says_where_it_does_not(int8: Path, capfd, monkeypatch) -> None:
+    (file,) = int8.glob("*.safetensors")
+    right = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert run(["plan", *words_for(int8, f"model.sha256={right}")]) == 0
+    assert "sha256" not in capfd.readouterr().out
+    assert run(["plan", *words_for(int8, "model.sha256='00'")]) == 2
+    said = capfd.readouterr()
+    assert f"{file.name} has sha256 {right}, but model.sha256 is 00." in lines(said.err)
+    assert "streamed" not in said.out
+    monkeypatch.setattr("pairprobe.checkpoints.identity.HASHED_WHOLE", file.stat().st_size - 1)
+    assert run(["plan", *words_for(int8, "model.sha256='00'")]) == 0
+    assert re.search(r"sha256 not checked: a run reads all [\d.]+ [kM]B for it", lines(capfd.readouterr().out))
 
 
 def test_the_plan_of_a_run_says_what_earlier_runs_leave_to_be_read(int8: Path, home: Path, tmp_path: Path, capfd):

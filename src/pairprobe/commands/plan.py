@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pairprobe import preflight
+from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.hub import SPARE_DISK, room
 from pairprobe.checkpoints.model import Model
@@ -42,7 +43,7 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     plan, problems = preflight.check(job, timed=True, locate=locate, kept=Kept(home() / "mlruns" / "kept"))
     for i, problem in enumerate(problems):
         for_errors().error(problem.error, "preflight" if i == 0 else "")
-    if plan is None:
+    if plan is None or not _as_named(show, job, plan):
         return 2
     title = f"{job.model_name} × {job.method.name} × {plan.pairs.name}"
     if plan.checkpoint is not None:
@@ -81,6 +82,23 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         there = "is" if n == 1 else "are"
         show.line("kept", f"{n} of {counted(texts, 'text')} {there} there from an earlier run: {rest}")
     return 0
+
+
+def _as_named(show: Report, job: Job, plan: preflight.Plan) -> bool:
+    """Whether the weights are those of model.sha256. A large file is not read for it; that a run will is said."""
+    found = plan.checkpoint
+    if found is None or not job.model.sha256:
+        return True
+    nbytes = identity.hashed_bytes(found)
+    if nbytes > identity.HASHED_WHOLE:
+        show.line("sha256", f"not checked: a run reads all {gigabytes(nbytes)} for it before it begins")
+        return True
+    try:
+        found.check_sha256(job.model.sha256)
+    except PairprobeError as error:
+        for_errors().error(error, "preflight")
+        return False
+    return True
 
 
 def _to_download(show: Report, job: Job, plan: preflight.Plan) -> None:
