@@ -256,8 +256,7 @@ class Report:
             within = f", {percent} interval {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
             self.line("", f"chance that a cognate pair is the more similar one: {at.auc:.2f} (AUC{within})")
         if at.left_out:
-            linked = 0 < test.clusters < test.n_cognate + test.n_control
-            self.line("", f"Δ without any one {'unit of linked words' if linked else 'pair'}: {at.left_out}")
+            self.line("", f"Δ without any one {'unit of linked words' if test.linked else 'pair'}: {at.left_out}")
         if at.p_greater is not None and side != "farther":
             self.line("", f"one-sided (cognates closer): p {p_text(at.p_greater)}")
         if at.p_less is not None and side == "farther":
@@ -329,7 +328,7 @@ def _relabelled(test: GroupTest, verdict: str) -> str:
 def _worth(test: GroupTest) -> str:
     """What power supposes of linked pairs."""
     n, m = test.effective_cognate, test.effective_control
-    if n is None or m is None or not 0 < test.clusters < test.n_cognate + test.n_control:
+    if n is None or m is None or not test.linked:
         return ""
     return f", taking linked pairs for {n:.3g} against {m:.3g} independent ones"
 
