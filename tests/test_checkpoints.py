@@ -142,7 +142,7 @@ def test_another_revision_in_the_cache_is_not_taken_instead(written, hub):
 def test_a_download_that_was_broken_off_says_what_is_missing(written, hub):
     snapshot = cached(hub, written())
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="no weights"):
+    with pytest.raises(CheckpointError, match="the weights of someone/tiny have not been downloaded"):
         Model("tiny", hub="someone/tiny").locate()
 
 

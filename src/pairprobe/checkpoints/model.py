@@ -171,8 +171,8 @@ class Model:
         return replace(self._open(folder, where, folder.name, files), to_come=to_come)
 
     def _undownloaded(self, folder: Path, problems: Sequence[str]) -> list[str]:
-        """The problems of a snapshot; where it holds no weights at all, `plan` or model.fetch=rows left it, and nothing
-        of a download is missing."""
+        """The problems of a snapshot; where it holds no weights at all, as `plan`, model.fetch=rows or a download that
+        broke off at once leave it, they are not missing from among others."""
         if any(f.suffix in WEIGHTS for f in folder.rglob("*")):
             return list(problems)
         size = stated_bytes(folder)
