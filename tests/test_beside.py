@@ -63,6 +63,36 @@ def test_adjusting_that_takes_the_difference_away_is_told(adjusted: AdjustedDelt
     assert bool(told) == bool(said)
 
 
+@pytest.mark.parametrize("answer", ["cannot tell", "no difference"])
+@pytest.mark.parametrize(
+    ("adjusted", "said"),
+    [
+        (ADJUSTED, ()),
+        (replace(ADJUSTED, adjusted=None, ci=None, p=None, why_not="too few"), ()),
+        (replace(ADJUSTED, adjusted=-0.02, control="unrelated"), ()),
+        (
+            replace(ADJUSTED, adjusted=-0.02, ci=Interval(-0.06, 0.02)),
+            ("With spelling, tokens and length held equal Δ has the other sign: −0.020 [−0.060, +0.020].",),
+        ),
+        (
+            replace(ADJUSTED, adjusted=-0.02, ci=None, why_not="few clusters"),
+            ("With spelling, tokens and length held equal Δ has the other sign: −0.020.",),
+        ),
+    ],
+)
+def test_a_verdict_that_claims_nothing_says_once_that_adjusting_turns_the_sign(
+    answer: str, adjusted: AdjustedDelta, said: tuple[str, ...]
+) -> None:
+    unclear = replace(AT, delta_ci=Interval(-0.05, 0.25))
+    before = replace(SAID, answer=answer, sentences=("Before.",))
+    after = beside.settled(before, Evidence(adjusted=(adjusted,)), unclear)
+    assert after.sentences == ("Before.", *said)
+    assert "turns around" not in " ".join(after.beware)
+    clear = beside.settled(before, Evidence(adjusted=(adjusted,)), AT)  # Δ's own interval leaves out 0
+    assert clear.sentences == ("Before.", *said)
+    assert "turns around" not in " ".join(clear.beware)
+
+
 def test_a_difference_that_was_never_clear_needs_no_such_word() -> None:
     unclear = replace(AT, delta_ci=Interval(-0.05, 0.25))
     assert beside.objections(Evidence(adjusted=(replace(ADJUSTED, ci=Interval(-0.1, 0.2)),)), unclear, SAID) == ()

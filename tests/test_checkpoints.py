@@ -142,7 +142,7 @@ def test_another_revision_in_the_cache_is_not_taken_instead(written, hub):
 def test_a_download_that_was_broken_off_says_what_is_missing(written, hub):
     snapshot = cached(hub, written())
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="no weights"):
+    with pytest.raises(CheckpointError, match="the weights of someone/tiny have not been downloaded"):
         Model("tiny", hub="someone/tiny").locate()
 
 
@@ -502,8 +502,10 @@ def test_the_right_sha256_passes_and_another_is_refused_with_both(folder):
 
 def test_one_sha256_cannot_stand_for_several_files(shards):
     first = sorted(shards.glob("model-*.safetensors"))[0]
-    with pytest.raises(CheckpointError, match="files"):
+    count = len(list(shards.glob("model-*.safetensors")))
+    with pytest.raises(CheckpointError, match=f"is of one file, and these weights are {count} files") as caught:
         Checkpoint.open(shards).check_sha256(hashlib.sha256(first.read_bytes()).hexdigest())
+    assert "model.sha256=null" in caught.value.next_step
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────

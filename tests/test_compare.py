@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,20 @@ def test_a_changed_similarity_or_control_is_a_reason() -> None:
     assert compare([a, b], 500).changed[0].why_not == "the primary similarities differ (cosine, centred)"
     c = by_hand("c", [0.2, 0.1, 0.3, 0.5, 0.4], control="shuffled")
     assert compare([a, c], 500).changed[0].why_not == "the control groups differ (control, shuffled)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        (({}, {"method.depths": "None"}), ()),
+        (({"method.depths": "None"}, {}, {"method.depths": "None"}), ()),
+        (({}, {"method.depths": "[1]"}), ("(absent)", "[1]")),
+        (({"method.depths": "None"}, {"method.depths": "[1]"}, {}), ("None", "[1]", "(absent)")),
+    ],
+)
+def test_a_setting_that_is_null_or_unknown_to_all_runs_differs_in_none(settings: tuple, seen: tuple) -> None:
+    runs = [replace(by_hand(str(i), [0.1]), params=params) for i, params in enumerate(settings)]
+    assert [d.values for d in comparison.differing(runs)] == ([seen] if seen else [])
 
 
 def test_more_shared_words_than_wanted_are_drawn_alike_each_time(kept: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -258,9 +259,15 @@ def test_an_interrupted_run_is_marked_killed(home: Path, number: signal.Signals,
 def test_reproduce_gives_the_same_numbers(home: Path, pairs_file: Path, capfd) -> None:
     assert run(["pairs=table", f"pairs.path={pairs_file}", "template=bare", "--quiet"]) == 0
     original = runs_of(home)[0]
+    capfd.readouterr()
     assert run(["reproduce", original.info.run_id[:8]]) == 0
-    assert "same" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "same" in said
+    assert "CHANGED" not in said
     again = runs_of(home)[1]
+    short = original.info.run_id[:8]
+    named = [line.split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("run ")]
+    assert named == [f"{again.info.run_name} (reproduces {short}) · {again.info.run_id}"]
     assert again.data.tags["reproduces"] == original.info.run_id
     assert again.data.tags["reproduces_same"] == "true"
     assert again.data.metrics["reproduce/largest_difference"] == 0
@@ -294,9 +301,13 @@ def test_reproduce_finds_changed_data(home: Path, pairs_file: Path, capfd) -> No
     assert run(["pairs=table", f"pairs.path={pairs_file}", "template=bare", "method=static", "--quiet"]) == 0
     pairs_file.write_text(PAIRS.replace("Wasser", "Feuer"), encoding="utf-8")
     assert run(["reproduce", runs_of(home)[0].info.run_id]) == 1
-    said = capfd.readouterr().out
+    said = " ".join(capfd.readouterr().out.split())
     assert "DIFFERENT" in said
     assert "data: pairs_sha256" in said
+    told = re.search(r"CHANGED the pairs \(pairs_sha256\) are not those of the run: \w+… → \w+…", said)
+    assert told is not None
+    assert told.end() < said.index("vectors ")  # before anything was measured
+    assert "the weights" not in said
     assert runs_of(home)[1].data.tags["reproduces_same"] == "false"
 
 

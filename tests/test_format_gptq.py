@@ -112,6 +112,32 @@ def test_a_zero_point_of_nought_is_stored_as_all_ones_in_version_1():
     assert torch.equal(dense(recognised(tensors, bits=4), tensors), torch.full((8, 8), 9.0))
 
 
+def test_groups_by_activation_are_not_guessed_where_g_idx_is_missing():
+    groups = [(7 * i + 3) % 64 // 32 for i in range(64)]  # 7 and 64 share no divisor: a permutation, then runs of 32
+    tensors, w = gptq_layer(4, 64, 32, groups)
+    config = {"bits": 4, "group_size": 32, "desc_act": True}
+    assert torch.equal(dense(recognised(tensors, **config), tensors), w)
+    del tensors["g_idx"]
+    with pytest.raises(CheckpointError, match=r"layer\.g_idx is missing: by the config \(desc_act\) .* the 2 groups"):
+        recognised(tensors, **config)
+
+
+@pytest.mark.parametrize(
+    ("group", "config"),
+    [
+        (64, {"group_size": -1, "desc_act": True}),  # one group holds every column, whatever their order
+        (64, {"group_size": 64, "desc_act": True}),
+        (32, {"group_size": 32, "desc_act": True, "static_groups": True}),  # groups were cut before columns were sorted
+        (32, {"group_size": 32, "desc_act": False}),
+        (32, {"group_size": 32}),
+    ],
+)
+def test_g_idx_is_not_asked_for_where_groups_are_runs_of_columns(group, config):
+    tensors, w = gptq_layer(4, 64, 32, runs(64, group))
+    del tensors["g_idx"]
+    assert torch.equal(dense(recognised(tensors, bits=4, **config), tensors), w)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_scales_may_be_of_other_dtypes(dtype):
     tensors, w = gptq_layer(4, 64, 8, runs(64, 32), dtype=dtype)

@@ -343,7 +343,8 @@ def test_templates_that_lack_glosses_are_told_before_anything_is_loaded(tmp_path
     assert plan is None
     (problem,) = problems
     assert problem.topic == "template"
-    assert "'a' has no gloss, which template 'means' needs" in problem.error.problems[0]
+    told = "bare.csv: columns gloss_a, gloss_b missing or empty in all 4 pairs; template 'means' needs them."
+    assert problem.error.problems == (told,)
 
 
 # ── a run ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -239,6 +240,48 @@ def test_the_same_texts_again_read_nothing_and_reproduce_reads_everything(
     assert reads == [3, 3, 3]
     assert run(words_for(int8, "execution.resume=false", "--quiet")) == 0
     assert reads == [3, 3, 3, 3]
+
+
+def lines(text: str) -> str:
+    """What was printed, its wrapped lines as one."""
+    return " ".join(text.split())
+
+
+@pytest.mark.usefixtures("home")
+def test_a_plan_checks_the_sha256_of_a_small_file_and_says_where_it_does_not(int8: Path, capfd, monkeypatch) -> None:
+    (file,) = int8.glob("*.safetensors")
+    right = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert run(["plan", *words_for(int8, f"model.sha256={right}")]) == 0
+    assert "sha256" not in capfd.readouterr().out
+    assert run(["plan", *words_for(int8, "model.sha256='00'")]) == 2
+    said = capfd.readouterr()
+    assert f"{file.name} has sha256 {right}, but model.sha256 is 00." in lines(said.err)
+    assert "streamed" not in said.out
+    monkeypatch.setattr("pairprobe.checkpoints.identity.HASHED_WHOLE", file.stat().st_size - 1)
+    assert run(["plan", *words_for(int8, "model.sha256='00'")]) == 0
+    assert re.search(r"sha256 not checked: a run reads all [\d.]+ [kM]B for it", lines(capfd.readouterr().out))
+
+
+def test_the_plan_of_a_run_says_what_earlier_runs_leave_to_be_read(int8: Path, home: Path, tmp_path: Path, capfd):
+    # The last pair is left out, so that its word is no text of the run: it is not missing among what was kept.
+    table = tmp_path / "pairs.csv"
+    rows = ["word_a,word_b,group", *(f"w{i},v{i},{'cognate' if i < 3 else 'control'}" for i in range(6)), "w,w,control"]
+    table.write_text("\n".join(rows) + "\n")
+    words = words_for(int8, "pairs=table", f"pairs.path={table}", "template=bare", "tokens.exclude=[identical]")
+    assert run(words) == 0
+    assert re.search(r" · reads [0-9.]+ [kM]B ", lines(capfd.readouterr().out))
+    assert run(words) == 0
+    said = lines(capfd.readouterr().out)
+    assert re.search(r"plan streamed on cpu, .* · reads nothing: all 12 texts kept from an earlier run", said)
+    table.write_text("\n".join([*rows, "new,newer,cognate"]) + "\n")
+    assert run(words) == 0
+    said = lines(capfd.readouterr().out)
+    assert re.search(
+        r" · reads [0-9.]+ [kM]B .* 12 of 14 texts kept from an earlier run: the others alone are run", said
+    )
+    for again in (["reproduce", runs_of(home)[-1].info.run_id], [*words, "execution.resume=false"]):
+        assert run(again) == 0
+        assert "kept from" not in capfd.readouterr().out
 
 
 def test_memory_that_vanishes_during_a_run_fails_that_run_alone(int8: Path, home: Path, capfd, monkeypatch) -> None:

@@ -161,14 +161,37 @@ def test_a_run_still_asks_for_nothing(tiny: Server, capfd: pytest.CaptureFixture
     assert tiny.asked == []
 
 
-def test_a_plan_offline_says_what_it_always_said(
+def test_a_plan_offline_says_why_it_knows_no_size_beside_what_a_run_says(
     tiny: Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError) as before:
         Model("tiny", hub=HUB, revision="main").locate()
-    assert planned(capfd, *words(), code=2) == " ".join(f"preflight {before.value}".split())
+    said = planned(capfd, *words(), code=2)
+    assert said.startswith(f"preflight {ABSENT} tiny: what it would read and need is not known")
+    assert "HF_HUB_OFFLINE is set. Without it, plan fetches these alone." in said
+    assert said.endswith(" ".join(before.value.next_step.split()))
     assert tiny.asked == []
+
+
+@pytest.mark.usefixtures("tiny", "home")
+def test_a_run_after_a_plan_says_that_the_weights_were_not_downloaded(
+    many: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    planned(capfd, *words())
+    with pytest.raises(CheckpointError) as refused:
+        Model("tiny", hub=HUB, revision="main").locate()
+    stored = sum(f.stat().st_size - header(f) for f in many.glob("*.safetensors"))
+    assert refused.value.problems == (
+        f"tiny: the weights of {HUB} ({stored / 1e9:.3g} GB by model.safetensors.index.json) have not been "
+        "downloaded; the hub cache holds only small files of it.",
+    )
+    assert f"Get it: hf download {HUB}" in refused.value.next_step
+    some = next(iter(sorted(many.glob("*.safetensors"))))
+    (snapshot,) = Path(huggingface_hub.constants.HF_HUB_CACHE).glob("*/snapshots/*")
+    shutil.copy(some, snapshot / some.name)  # a download that broke off
+    with pytest.raises(CheckpointError, match=rf"weight files are missing: (?!{some.name})"):
+        Model("tiny", hub=HUB, revision="main").locate()
 
 
 def test_a_plan_without_a_network_says_so_beside_it(

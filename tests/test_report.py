@@ -497,3 +497,13 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
 )
 def test_bytes_are_told_in_the_largest_unit_that_fits(n: float, text: str) -> None:
     assert gigabytes(n) == text
+
+
+@pytest.mark.parametrize(
+    ("clusters", "said"),
+    [(14, "any one pair: [−0.050, −0.020]"), (6, "any one unit of linked words: [−0.050, −0.020]")],
+)
+def test_what_is_left_out_is_called_linked_words_only_where_words_are_linked(clusters: int, said: str) -> None:
+    show, file = shown()
+    show.result(result_of(group_test([at(0, left_out=Interval(-0.05, -0.02))], clusters=clusters), depth=0))
+    assert f"Δ without {said}" in file.getvalue()

@@ -1,5 +1,7 @@
 """Texts: the word's place in its sentence is known by character, whatever stands around it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -159,29 +161,39 @@ def test_the_patterns_of_languages_are_checked_too():
         Template(pattern="{word}", by_language={"OC": "no mark"})
 
 
-def test_missing_glosses_are_listed_pair_by_pair():
-    pairs = pair_set((Word("a", "x"), Word("b")), (Word("c"), Word("d", "y")), (Word("e"), Word("f")))
+def test_a_column_that_lacks_glosses_is_told_once_with_how_many_and_where():
+    pairs = pair_set((Word("a", "x"), Word("b")), (Word("c"), Word("d", "y")), (Word("e", "z"), Word("f")))
     with pytest.raises(TextError) as caught:
         Template(name="gloss", pattern="{word}: {gloss}").write(pairs)
     assert caught.value.problems == (
-        "pair p0: 'b' has no gloss, which template 'gloss' needs.",
-        "pair p1: 'c' has no gloss, which template 'gloss' needs.",
-        "pair p2: 'e' has no gloss, which template 'gloss' needs.",
-        "pair p2: 'f' has no gloss, which template 'gloss' needs.",
+        "here: column gloss_b empty in 2 of 3 pairs, p0 ('b'), p2 ('f'); template 'gloss' needs it.",
+        "here: column gloss_a empty in 1 of 3 pairs, p1 ('c'); template 'gloss' needs it.",
     )
     assert "template=bare" in caught.value.next_step
 
 
-def test_of_many_missing_glosses_five_are_shown_and_the_rest_counted():
+def test_columns_that_are_not_there_at_all_are_one_line():
+    pairs = replace(pair_set(*((Word(f"a{i}"), Word("b")) for i in range(23))), source="/some/folder/mine.csv")
     with pytest.raises(TextError) as caught:
-        Template(pattern="{word}: {gloss}").write(pair_set(*((Word(f"a{i}"), Word("b", "x")) for i in range(23))))
-    assert len(caught.value.problems) == 6
-    assert caught.value.problems[-1] == "… and 18 more."
+        Template(name="gloss", pattern="The {lang} {word}: {gloss}").write(pairs)
+    assert caught.value.problems == (
+        "mine.csv: columns lang_a, gloss_a, lang_b, gloss_b missing or empty in all 23 pairs; template 'gloss' needs "
+        "them.",
+    )
+
+
+def test_of_many_rows_that_lack_something_three_are_named():
+    pairs = pair_set((Word("x", "x"), Word("y", "y")), *((Word(f"a{i}"), Word("b", "x")) for i in range(4)))
+    with pytest.raises(TextError) as caught:
+        Template(pattern="{word}: {gloss}").write(pairs)
+    assert caught.value.problems == (
+        "here: column gloss_a empty in 4 of 5 pairs, p1 ('a0'), p2 ('a1'), p3 ('a2'), …; template 'pattern' needs it.",
+    )
 
 
 @pytest.mark.parametrize("field", ["lang", "concept"])
 def test_missing_languages_and_concepts_are_told_as_glosses_are(field):
-    with pytest.raises(TextError, match=f"'a' has no {field}"):
+    with pytest.raises(TextError, match=f"columns {field}_a, {field}_b missing or empty in all 1 pairs"):
         write(f"{{word}} {{{field}}}", Word("a", "gloss"))
 
 
@@ -195,8 +207,10 @@ def test_the_words_of_a_reference_come_last_once_each_and_belong_to_no_pair():
 
 
 def test_a_reference_word_without_its_gloss_is_named():
-    pairs = PairSet("s", (Pair("p", "cognate", Word("a", "g"), Word("b", "g")),), "here", reference=(Word("tree"),))
-    with pytest.raises(TextError, match="reference: 'tree' has no gloss"):
+    pairs = PairSet(
+        "s", (Pair("p", "cognate", Word("a", "g"), Word("b", "g")),), "here", reference=(Word("sky", "g"), Word("tree"))
+    )
+    with pytest.raises(TextError, match="reference vocabulary: column gloss empty in 1 of 2 words, 'tree'; "):
         Template(pattern="{word} {gloss}").write(pairs)
 
 

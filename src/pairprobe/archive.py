@@ -45,15 +45,13 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     """Where the run comes from."""
     hardware = {f"hardware.{k}": v for k, v in provenance.hardware(job.method.uses_model).items()}
     pairs_sha256 = plan.pairs.sha256
-    reference = kept.key({"reference": [[w.lang, w.form, w.gloss] for w in plan.pairs.reference]})
-    reference_sha256 = reference if plan.pairs.reference else "none"
-    primary = primary_sha256(job, pairs_sha256, reference_sha256)
+    primary = primary_sha256(job, pairs_sha256, reference_key(plan.pairs))
     tags: dict[str, Any] = {
         "model": job.model_name,
         "method": job.method.name,
         "pairs": plan.pairs.name,
         "pairs_sha256": pairs_sha256,
-        "reference_sha256": reference_sha256,
+        "reference_sha256": reference_key(plan.pairs),
         "primary_sha256": primary,
         "plan_sha256": plan_sha256(job, primary, plan.checkpoint.identity if plan.checkpoint else job.model_name),
         "hostname": provenance.hostname(),
@@ -78,6 +76,13 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     elif plan.remark:
         tags["remark"] = plan.remark
     return tags
+
+
+def reference_key(pairs: PairSet) -> str:
+    """Hash of the words in no pair; 'none' where there are none."""
+    if not pairs.reference:
+        return "none"
+    return kept.key({"reference": [[w.lang, w.form, w.gloss] for w in pairs.reference]})
 
 
 def primary_sha256(job: Job, pairs_sha256: str, reference_sha256: str = "none") -> str:

@@ -11,6 +11,7 @@ from pairprobe.outcomes import BY_MEANING, PERHAPS, DepthTest, Interval, Verdict
 from pairprobe.records import Pair, PairSet
 from pairprobe.result import Evidence, Result
 
+HELD = "spelling, tokens and length held equal"
 REPEATED = 3  # pairs that are named
 ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
 
@@ -20,9 +21,12 @@ def settled(verdict: Verdict, evidence: Evidence, at: DepthTest, meant: tuple[st
 
     Where an objection stands against a difference that is claimed, the answer ends in PERHAPS and the first sentence
     goes on with it, so that nobody reads the one without the other; else objections are things to beware of. meant:
-    that the template names meanings which cognates alone share; then the answer ends in BY_MEANING.
+    that the template names meanings which cognates alone share; then the answer ends in BY_MEANING. Where none is
+    claimed and adjusting turns Δ around, a last sentence says so.
     """
     against = objections(evidence, at, verdict)
+    if not verdict.claims:
+        verdict = replace(verdict, sentences=(*verdict.sentences, *_turned(evidence, verdict)))
     if not against and not meant:
         return verdict
     if not verdict.claims:
@@ -56,16 +60,24 @@ def objections(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str
         if a.adjusted is None:
             continue
         clear = at.delta_ci is not None and 0.0 not in at.delta_ci
-        turned = a.adjusted * a.raw < 0 and (clear or (a.ci is not None and 0.0 not in a.ci))
-        what = "spelling, tokens and length held equal" if a.coefficients else "nothing held equal"
+        what = HELD if a.coefficients else "nothing held equal"
         within = f" {a.ci}" if a.ci else ""
-        if turned:
-            said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}")
+        if a.adjusted * a.raw < 0 and (clear or (a.ci is not None and 0.0 not in a.ci)):
+            if verdict.claims:  # else `settled` has said it
+                said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}")
         elif clear and a.ci is not None and 0.0 in a.ci:
             said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing")
     if verdict.answer == "no difference":
         said += _nothing_measured(evidence, verdict)
     return tuple(said)
+
+
+def _turned(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
+    """That Δ has the other sign once adjusted, however unsure either sign is."""
+    for a in evidence.adjusted:
+        here = (a.similarity, a.control, a.depth) == (verdict.similarity, verdict.control, verdict.depth)
+        if here and a.adjusted is not None and a.adjusted * a.raw < 0:
+            yield f"With {HELD} Δ has the other sign: {signed(a.adjusted)}{f' {a.ci}' if a.ci else ''}."
 
 
 def _nothing_measured(evidence: Evidence, verdict: Verdict) -> list[str]:

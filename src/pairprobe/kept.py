@@ -113,10 +113,35 @@ class Shelf:
     ) -> dict[int, tuple[FloatArray, FloatArray]]:
         """Index of a text → its vectors [depths, width] and its tokens' norms [depths, tokens], for the texts that are
         there at every depth. lengths: tokens of each text, where those without norms do not serve."""
-        missing: dict[str, list[int]] = {}  # different words may become the same tokens
-        for i, text in enumerate(texts):
-            missing.setdefault(text, []).append(i)
+        missing = _places(texts)
         found: dict[int, tuple[FloatArray, FloatArray]] = {}
+        for folder, slices, wanted in self._sets(missing, depths, lengths):
+            try:
+                rows = [n for _, n in wanted]
+                parts = [_load(folder / f"depth-{d:03d}.npy", len(slices), _end(slices)) for d in depths]
+                values = np.stack([vectors[rows] for vectors, _ in parts], axis=1)
+                norms = np.stack([of for _, of in parts])
+                for (text, n), vectors in zip(wanted, values, strict=True):
+                    found |= dict.fromkeys(missing.pop(text), (vectors, norms[:, slice(*slices[n])]))
+                os.utime(folder)
+            except (OSError, ValueError):  # removed or damaged meanwhile: made anew
+                continue
+        return found
+
+    def listed(self, texts: Sequence[str], depths: Sequence[int], lengths: Sequence[int] | None = None) -> set[int]:
+        """Indices of the texts that `find` will find, unless their files are damaged: none is read."""
+        missing = _places(texts)
+        found: set[int] = set()
+        for _, _, wanted in self._sets(missing, depths, lengths):
+            for text, _ in wanted:
+                found.update(missing.pop(text))
+        return found
+
+    def _sets(
+        self, missing: Mapping[str, list[int]], depths: Sequence[int], lengths: Sequence[int] | None
+    ) -> Iterator[tuple[Path, list[tuple[int, int]], list[tuple[str, int]]]]:
+        """Each set that has some of what is `missing` by then: its folder, where each text's norms are, and those texts
+        with their places in it."""
         for folder in sorted(self.folder.glob("*/")):
             try:
                 listed = json.loads((folder / "texts.json").read_text())
@@ -127,18 +152,10 @@ class Shelf:
                     for t, of in missing.items()
                     if t in there and (lengths is None or np.diff(slices[there[t]])[0] == lengths[of[0]])
                 ]
-                if not wanted or not all((folder / f"depth-{d:03d}.npy").exists() for d in depths):
-                    continue
-                rows = [n for _, n in wanted]
-                parts = [_load(folder / f"depth-{d:03d}.npy", len(slices), _end(slices)) for d in depths]
-                values = np.stack([vectors[rows] for vectors, _ in parts], axis=1)
-                norms = np.stack([of for _, of in parts])
-                for (text, n), vectors in zip(wanted, values, strict=True):
-                    found |= dict.fromkeys(missing.pop(text), (vectors, norms[:, slice(*slices[n])]))
-                os.utime(folder)
-            except (OSError, ValueError, TypeError, KeyError):  # removed or damaged meanwhile: made anew
+            except (OSError, ValueError, TypeError, KeyError):  # removed or damaged meanwhile
                 continue
-        return found
+            if wanted and all((folder / f"depth-{d:03d}.npy").exists() for d in depths):
+                yield folder, slices, wanted
 
     def writing(self, texts: Sequence[str], norms: Sequence[tuple[int, int]] = ()) -> Writing:
         """A set of vectors in the making, or one whose making was interrupted.
@@ -254,6 +271,14 @@ def _left_over(file: Path) -> bool:
         if alone is not None:
             return alone
     return time.time() - file.stat().st_mtime > FORGOTTEN
+
+
+def _places(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Where each text stands: different words may become the same tokens."""
+    places: dict[str, list[int]] = {}
+    for i, text in enumerate(texts):
+        places.setdefault(text, []).append(i)
+    return places
 
 
 def _end(slices: Sequence[tuple[int, int]]) -> int:

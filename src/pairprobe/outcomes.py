@@ -140,6 +140,11 @@ class GroupTest:
         return next(t for t in self.depths if t.depth == depth)
 
     @property
+    def linked(self) -> bool:
+        """Whether pairs share words, concepts or cognate sets with others."""
+        return 0 < self.clusters < self.n_cognate + self.n_control
+
+    @property
     def best(self) -> DepthTest | None:
         """The depth with the largest |t|: chosen after looking, so only p_max_t may be read there."""
         defined = [t for t in self.depths if t.t is not None]

@@ -10,10 +10,10 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
-from pairprobe.multiverse import asked_of_the_model
+from pairprobe.multiverse import asked_of_the_model, ways
 from pairprobe.records import Estimate, PairSet, Tokens
-from pairprobe.rooms import Workload
-from pairprobe.tokens import tokenise
+from pairprobe.rooms import Keeping, Workload
+from pairprobe.tokens import examine, leave_out, tokenise
 
 LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
 
@@ -22,13 +22,14 @@ LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller mod
 class Plan:
     """What will be done. execution: the one that will run, as `auto` chose it; estimate: what it takes; both None
     where nothing is computed. remark: about the device, or a setting that has no effect; '' where there is nothing to
-    say."""
+    say. kept: how many of how many texts earlier runs have kept; None where none are."""
 
     pairs: PairSet
     checkpoint: Any | None = None
     execution: Any | None = None
     estimate: Estimate | None = None
     remark: str = ""
+    kept: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ class Problem:
 
 
 def check(
-    job: Job, timed: bool = False, locate: Callable[[Model], Checkpoint] = Model.locate
+    job: Job,
+    timed: bool = False,
+    locate: Callable[[Model], Checkpoint] = Model.locate,
+    kept: Keeping | None = None,
 ) -> tuple[Plan | None, list[Problem]]:
     """Look at everything a run needs: pairs, template, tokenizer, checkpoint, device, memory.
 
     Reads the pair set, the checkpoint's config, tokenizer and headers, and asks torch for devices. Loads no weights.
     timed: estimate how long it will take, from a short measurement of disk and processor. locate: how the model is
-    found; with `Model.foresee` it may lie on the hub.
+    found; with `Model.foresee` it may lie on the hub. kept: where vectors of earlier runs are.
 
     Returns:
         the plan (None where there are problems) and every problem found.
@@ -101,7 +105,8 @@ def check(
         attempt("tokens", lambda: workload(job, checkpoint, pairs))
     if problems or pairs is None or checkpoint is None:
         return None, problems
-    return Plan(pairs, checkpoint, execution, estimate, remark), problems
+    plan = Plan(pairs, checkpoint, execution, estimate, remark)
+    return replace(plan, kept=_kept(job, plan, kept) if kept is not None else None), problems
 
 
 def _pairs(job: Job) -> PairSet:
@@ -116,6 +121,28 @@ def _pairs(job: Job) -> PairSet:
 def tokens(job: Job, plan: Plan) -> Tokens:
     """The tokens of the primary template's texts, of a plan that has a checkpoint."""
     return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs))  # type: ignore[union-attr]
+
+
+def _kept(job: Job, plan: Plan, kept: Keeping) -> tuple[int, int] | None:
+    """(texts whose vectors earlier runs have kept, all texts that will be asked for), None where that is no text or
+    the words themselves end the run: the run says so."""
+    checkpoint: Any = plan.checkpoint
+    if plan.execution is None or checkpoint.to_come or plan.execution.key(checkpoint) is None:
+        return None
+    tokenizer = checkpoint.tokenizer()
+    limit = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length)
+    pairs, found = plan.pairs, tokens(job, plan)
+    try:
+        findings = examine(found, limit)
+        pairs = leave_out(pairs, found.texts, findings.excluded(job.tokens), findings.alike(job.tokens))
+        if not pairs.pairs:
+            return None
+        found = tokenise(tokenizer, job.template.write(pairs))
+        asked = ways(job.multiverse, job.template, job.method, found, pairs, tokenizer, job.tokens, limit)
+    except PairprobeError:
+        return None
+    n = job.method.texts_kept(checkpoint, asked.tokens, asked.poolings, plan.execution, kept)
+    return (n, len(asked.tokens)) if n else None
 
 
 def _not_rounded(job: Job) -> str:
@@ -169,3 +196,35 @@ def gigabytes(n: float) -> str:
     if n < 1e6:
         return f"{n / 1e3:.0f} kB"
     return f"{n / 1e6:.0f} MB" if n < 1e9 else f"{n / 1e9:.1f} GB"
+
+
+def planned(estimate: Estimate, checkpoint: Any, kept: tuple[int, int] | None = None) -> str:
+    """One line: how it will be run, and what that takes. kept: how many of how many texts earlier runs have kept."""
+    n, texts = kept or (0, 0)
+    where = f"{estimate.execution} on {estimate.device}, {estimate.dtype}"
+    if n == texts > 0:
+        all_of = f"all {texts} texts" if texts > 1 else "the one text"
+        return f"{where} · {checkpoint.storage.summary} · reads nothing: {all_of} kept from an earlier run"
+    memory = f"needs about {gigabytes(estimate.host)}"
+    if estimate.may:
+        memory += f" of {gigabytes(estimate.may)} it may use"
+    if estimate.gpu:
+        memory += f" and {gigabytes(estimate.gpu)} on {estimate.device}"
+    parts = [
+        where,
+        f"{checkpoint.storage.summary} · reads {gigabytes(estimate.reads)}",
+        memory,
+    ]
+    if estimate.passes > 1:
+        parts.append(f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once")
+    if estimate.seconds is not None:
+        parts.append(f"about {duration(estimate.seconds)}")
+    some = f"\n{n} of {texts} texts kept from an earlier run: the others alone are run" if n else ""
+    return " · ".join(parts) + some
+
+
+def duration(seconds: float) -> str:
+    """'2 s', '45 s', '3 min', '1.5 h': as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -23,8 +23,8 @@ from pairprobe import beside, multiverse
 from pairprobe.errors import PairprobeError
 from pairprobe.geometry import sentence
 from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Verdict, p_text, signed
-from pairprobe.preflight import Plan, gigabytes, sizes
-from pairprobe.records import Estimate, PairSet, Tokens
+from pairprobe.preflight import Plan, gigabytes, planned, sizes
+from pairprobe.records import PairSet, Tokens
 from pairprobe.result import Result
 from pairprobe.tokens import counted
 from pairprobe.xray import reading
@@ -58,7 +58,11 @@ def program() -> str:
 
 
 class Report:
-    """Lines with a label in front. quiet: only the verdict, the run and errors."""
+    """Lines with a label in front. quiet: only the verdict, the run and errors.
+
+    named: what stands behind a recorded run's name."""
+
+    named = ""
 
     def __init__(self, console: Console | None = None, quiet: bool | None = None) -> None:
         self.console = console or _Unbroken(width=WIDTH, highlight=False, soft_wrap=True)
@@ -102,7 +106,7 @@ class Report:
             self.line("plan", f"no model: similarities from {job.method.path}")
         elif job.method.computes:
             assert plan.estimate is not None
-            self.line("plan", planned(plan.estimate, plan.checkpoint))
+            self.line("plan", planned(plan.estimate, plan.checkpoint, plan.kept))
             if plan.estimate.rounding is not None:
                 self.line("", plan.estimate.rounding.sentence)
         else:
@@ -252,7 +256,7 @@ class Report:
             within = f", {percent} interval {at.auc_ci.low:.2f} to {at.auc_ci.high:.2f}" if at.auc_ci else ""
             self.line("", f"chance that a cognate pair is the more similar one: {at.auc:.2f} (AUC{within})")
         if at.left_out:
-            self.line("", f"Δ without any one unit of linked words: {at.left_out}")
+            self.line("", f"Δ without any one {'unit of linked words' if test.linked else 'pair'}: {at.left_out}")
         if at.p_greater is not None and side != "farther":
             self.line("", f"one-sided (cognates closer): p {p_text(at.p_greater)}")
         if at.p_less is not None and side == "farther":
@@ -276,7 +280,7 @@ class Report:
 
     def recorded(self, record: Any, store: Any, artifacts: Path | None = None) -> None:
         """Where the run is, and how to look at it. artifacts: their folder where it is on this machine."""
-        self.line("run", f"{record.name} · {record.run_id}", always=True)
+        self.line("run", f"{record.name}{self.named} · {record.run_id}", always=True)
         self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
         page = shortened(artifacts / "report.html") if artifacts else f"python run.py report {record.run_id}"
         self.line("report", page, always=True)
@@ -286,32 +290,6 @@ def shortened(file: Path) -> str:
     """A path as one would type it here: from the current folder where the file lies under it, else whole."""
     here = Path.cwd()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
-
-
-def planned(estimate: Estimate, checkpoint: Any) -> str:
-    """One line: how it will be run, and what that takes."""
-    memory = f"needs about {gigabytes(estimate.host)}"
-    if estimate.may:
-        memory += f" of {gigabytes(estimate.may)} it may use"
-    if estimate.gpu:
-        memory += f" and {gigabytes(estimate.gpu)} on {estimate.device}"
-    parts = [
-        f"{estimate.execution} on {estimate.device}, {estimate.dtype}",
-        f"{checkpoint.storage.summary} · reads {gigabytes(estimate.reads)}",
-        memory,
-    ]
-    if estimate.passes > 1:
-        parts.append(f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once")
-    if estimate.seconds is not None:
-        parts.append(f"about {duration(estimate.seconds)}")
-    return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """'2 s', '45 s', '3 min', '1.5 h': as exact as an estimate is."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -350,7 +328,7 @@ def _relabelled(test: GroupTest, verdict: str) -> str:
 def _worth(test: GroupTest) -> str:
     """What power supposes of linked pairs."""
     n, m = test.effective_cognate, test.effective_control
-    if n is None or m is None or not 0 < test.clusters < test.n_cognate + test.n_control:
+    if n is None or m is None or not test.linked:
         return ""
     return f", taking linked pairs for {n:.3g} against {m:.3g} independent ones"
 

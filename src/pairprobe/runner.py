@@ -50,7 +50,8 @@ def run(
     """
     began = time.perf_counter()
     provenance.reset_peak_memory()
-    plan, problems = preflight.check(job, timed=True)
+    kept = None if anew else Kept(home() / "mlruns" / "kept")
+    plan, problems = preflight.check(job, timed=True, kept=kept)
     if plan is None:
         raise PairprobeError([line for p in problems for line in p.error.problems], problems[0].error.next_step)
     if plan.checkpoint is not None and plan.checkpoint.to_come:
@@ -71,7 +72,7 @@ def run(
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
-        result = earlier.beside(measure(job, plan, show, None if anew else Kept(home() / "mlruns" / "kept")))
+        result = earlier.beside(measure(job, plan, show, kept))
         peak = provenance.peak_memory()  # before figures and the store add theirs
         seconds = {**(result.usage.seconds if result.usage else {}), "total": time.perf_counter() - began}
         archive.write_result(files, result, vectors=job.tracking.vectors)
@@ -80,9 +81,8 @@ def run(
             logged = store.find(record.run_id)
             archive.write_page(files, logged, store.original(logged))
             record.upload(files)
-        except StoreError as error:
-            kept = f"Nothing is lost: the results are in {files}"
-            raise StoreError([*error.problems, kept], error.next_step) from error
+        except StoreError as e:
+            raise StoreError([*e.problems, f"Nothing is lost: the results are in {files}"], e.next_step) from e
     shutil.rmtree(files, ignore_errors=True)
     show.result(result)
     show.recorded(record, store, store.artifacts_of(logged))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from pairprobe.errors import TextError, nearest
 from pairprobe.records import COGNATE, Pair, PairSet, Text, Texts, Word
 
 FIELDS = ("word", "gloss", "lang", "concept")
+SHOWN = 3  # rows named of those that lack something
 SLIGHT = 0.1  # difference of shares that is not worth a word
 
 
@@ -21,7 +24,7 @@ class Template:
     pattern: contains {word} exactly once, and {gloss}, {lang}, {concept} as you like; {{ and }} are braces.
     by_language: patterns that replace `pattern` for words of these languages.
 
-    Raises TextError for a pattern that cannot be filled, naming the pairs that lack a gloss it asks for.
+    Raises TextError for a pattern that cannot be filled, naming the columns that lack what it asks for, and where.
     """
 
     name: str = "pattern"
@@ -39,10 +42,10 @@ class Template:
         """
         places: dict[tuple[str, int, int], int] = {}
         texts: list[Text] = []
-        problems: list[str] = []
+        lacking: dict[str, dict[str, str]] = {}  # column → pair → word, for what the patterns need and is not there
 
-        def place(word: Word, concept: str, of: str) -> int:
-            text = self._fill(word, concept, of, problems)
+        def place(word: Word, concept: str, of: str, side: str = "") -> int:
+            text = self._fill(word, concept, lambda name: lacking.setdefault(name + side, {}).setdefault(of, word.form))
             key = (text.text, text.start, text.end)
             if key not in places:
                 places[key] = len(texts)
@@ -51,13 +54,15 @@ class Template:
 
         if not pairs.pairs:
             raise TextError(f"{pairs.name} has no pairs to write texts for.")
-        both = [tuple(place(w, p.concept or w.concept, f"pair {p.id}") for w in (p.a, p.b)) for p in pairs.pairs]
-        reference = [place(w, w.concept, "reference") for w in pairs.reference]
+        both = [
+            tuple(place(w, p.concept or w.concept, p.id, s) for w, s in ((p.a, "_a"), (p.b, "_b"))) for p in pairs.pairs
+        ]
+        of_pairs = self._lacking(lacking, PurePath(pairs.source).name or pairs.name, len(pairs.pairs), "pairs")
+        lacking = {}
+        reference = [place(w, w.concept, str(i)) for i, w in enumerate(pairs.reference)]
+        problems = [*of_pairs, *self._lacking(lacking, "the reference vocabulary", len(pairs.reference), "words")]
         if problems:
-            raise TextError(
-                problems[:5] + ([f"… and {len(problems) - 5} more."] if len(problems) > 5 else []),
-                "Add what is missing to the table, or choose template=bare.",
-            )
+            raise TextError(problems, "Add what is missing to the table, or choose template=bare.")
         a, b = (np.array(side, dtype=np.int64) for side in zip(*both, strict=True))
         outside = np.array(list(dict.fromkeys(reference)), dtype=np.int64)
         return Texts(tuple(texts), a, b, self.name, outside, pairs.name if len(outside) else "")
@@ -80,7 +85,28 @@ class Template:
             f"not{shares}: that alone can make their texts alike. template=bare names none.",
         )
 
-    def _fill(self, word: Word, concept: str, of: str, problems: list[str]) -> Text:
+    def _lacking(self, columns: dict[str, dict[str, str]], where: str, rows: int, noun: str) -> list[str]:
+        """A line for all columns that lack the same rows: which, in how many, and a few of them where it is not all.
+
+        columns: of each, row → word that lacks it.
+        """
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for column, of in columns.items():
+            alike.setdefault(tuple(of), []).append(column)
+        said = []
+        for found, names in alike.items():
+            column = f"column{'s' * (len(names) > 1)} {', '.join(names)}"
+            needs = f"template '{self.name}' needs {'it' if len(names) == 1 else 'them'}"
+            if len(found) == rows:
+                said.append(f"{where}: {column} missing or empty in all {rows} {noun}; {needs}.")
+                continue
+            words = columns[names[0]]
+            some = ", ".join(f"'{words[of]}'" if noun == "words" else f"{of} ('{words[of]}')" for of in found[:SHOWN])
+            more = ", …" if len(found) > SHOWN else ""
+            said.append(f"{where}: {column} empty in {len(found)} of {rows} {noun}, {some}{more}; {needs}.")
+        return said
+
+    def _fill(self, word: Word, concept: str, lacks: Callable[[str], object]) -> Text:
         values = {"word": word.form, "gloss": word.gloss, "lang": word.lang, "concept": concept}
         written = ""
         start = 0
@@ -90,7 +116,7 @@ class Template:
                 start = len(written)
             if name is not None:
                 if not values[name]:
-                    problems.append(f"{of}: '{word.form}' has no {name}, which template '{self.name}' needs.")
+                    lacks(name)
                 written += values[name]
         return Text(written, start, start + len(word.form), word)
 

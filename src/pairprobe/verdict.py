@@ -212,7 +212,7 @@ def _linked(test: GroupTest, pairs: PairSet) -> list[str]:
         ]
     if dependent:
         return [f"{dependent} of {total} pairs share a word with another pair: they are not independent{moved}."]
-    if 0 < test.clusters < total:
+    if test.linked:
         return [
             f"concepts or cognate sets link the {total} pairs into {test.clusters} "
             f"cluster{'s' * (test.clusters != 1)}: they are not independent{moved}."
@@ -258,7 +258,7 @@ def _worth(test: GroupTest) -> tuple[float, float]:
 
 def _supposed(test: GroupTest) -> str:
     n, m = _worth(test)
-    if not 0 < test.clusters < test.n_cognate + test.n_control:
+    if not test.linked:
         return "independent pairs"
     return f"linked pairs taken for {n:.3g} against {m:.3g} independent ones"
 

@@ -114,9 +114,16 @@ def compare(runs: Sequence[Recorded], most_words: int) -> Comparison:
 
 
 def differing(runs: Sequence[Recorded]) -> tuple[Differing, ...]:
-    """Settings, versions, data, weights, code and device that are not the same in all."""
+    """Settings, versions, data, weights, code and device that are not the same in all.
+
+    A setting that one run does not know and that is null in the others is set in none of them.
+    """
     keys = sorted({k for r in runs for k in r.params if not k.endswith("_target_")} - {*HIDDEN})
-    found = [Differing(key, tuple(r.params.get(key, "(absent)") for r in runs)) for key in keys]
+    found = [
+        Differing(key, tuple(r.params.get(key, "(absent)") for r in runs))
+        for key in keys
+        if {r.params.get(key, "None") for r in runs} != {"None"}
+    ]
     found += [Differing(key, tuple(r.tags.get(key, "none") for r in runs)) for key in TAGS]
     return tuple(d for d in found if len(set(d.values)) > 1)
 

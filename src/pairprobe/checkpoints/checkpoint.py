@@ -237,19 +237,7 @@ class Checkpoint:
 
     def check_sha256(self, expected: str) -> None:
         """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""
-        files = sorted({t.file for t in self.tensors.values()})
-        if len(files) > 1:
-            actual = f"{len(files)} files"
-        elif self.remote:  # the hub states it; what no server states cannot be known without every byte
-            actual = self.remotes[0].sha256 or "unknown: it lies behind a URL"
-        else:
-            actual = identity.file_sha256(files[0])
-        if actual != expected:
-            raise CheckpointError(
-                f"{self.name}: {files[0].name} has sha256 {actual}, but model.sha256 is {expected}.",
-                "These are not the weights this model's name stands for. Install them again, or set "
-                "model.sha256=null to use them knowingly.",
-            )
+        identity.check(self, expected)
 
     # ── its parts ────────────────────────────────────────────────────────────────────────────────────────
 

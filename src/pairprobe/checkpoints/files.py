@@ -19,6 +19,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 #: Files beside the tokenizer's own that change the tokens it makes.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 SIDES = ("config.json", *TOKENIZER_FILES, *TOKENIZER_SETTINGS)
+#: Endings of weight files, ours and others'.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 POINTER = b"version https://git-lfs"
 
 
@@ -67,6 +69,15 @@ def read_index(raw: bytes, name: str) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{name}: {INDEX} cannot be read ({shown(repr(error))}{_kind(raw)}).") from None
     return dict(found)
+
+
+def stated_bytes(folder: Path) -> int | None:
+    """How large all weights are by the folder's index; None where it does not say."""
+    try:
+        size = json.loads((folder / INDEX).read_bytes())["metadata"]["total_size"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def too_few(name: str, missing: Sequence[str], count: int) -> str:

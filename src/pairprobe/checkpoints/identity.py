@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pairprobe.checkpoints.files import SIDES
+from pairprobe.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pairprobe.checkpoints.checkpoint import Checkpoint
@@ -43,6 +44,36 @@ def of(checkpoint: Checkpoint) -> str:
     digest.update(checkpoint.headers)
     kind = "tagged" if checkpoint.remote else "sha256" if whole else "sampled"
     return f"{kind}:{digest.hexdigest()}"
+
+
+def hashed_bytes(checkpoint: Checkpoint) -> int:
+    """How much `check` reads."""
+    files = {t.file for t in checkpoint.tensors.values()}
+    return 0 if checkpoint.remote or len(files) > 1 else files.pop().stat().st_size
+
+
+def check(checkpoint: Checkpoint, expected: str) -> None:
+    """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""
+    files, name = sorted({t.file for t in checkpoint.tensors.values()}), checkpoint.name
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{name}: model.sha256 is of one file, and these weights are {len(files)} files ({files[0].name}, …).",
+            "Set model.sha256=null; model.revision=COMMIT fixes all files of a hub repository.",
+        )
+    # the hub states it; what no server states cannot be known without every byte
+    actual = checkpoint.remotes[0].sha256 if checkpoint.remote else file_sha256(files[0])
+    if actual is None:
+        raise CheckpointError(
+            f"{name}: the sha256 of {files[0].name} is unknown, since it lies behind a URL and its server does not "
+            "state it: model.sha256 cannot be checked.",
+            "Set model.sha256=null to use it all the same, or download it: model.source=/models/…",
+        )
+    if actual != expected:
+        raise CheckpointError(
+            f"{name}: {files[0].name} has sha256 {actual}, but model.sha256 is {expected}.",
+            "These are not the weights this model's name stands for. Install them again, or set model.sha256=null to "
+            "use them knowingly.",
+        )
 
 
 def file_sha256(file: Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
-from pairprobe.checkpoints.files import TOKENIZER_FILES, weight_files
+from pairprobe.checkpoints.files import INDEX, TOKENIZER_FILES, WEIGHTS, stated_bytes, weight_files
 from pairprobe.checkpoints.gguf import parts_of
 from pairprobe.checkpoints.hub import Repository, listed, offline
 from pairprobe.checkpoints.remote import Remote
@@ -117,7 +117,7 @@ class Model:
                     return self._open(cached, f"hub cache {self.on_hub}", commit)
                 except CheckpointError as error:
                     if self.fetch == "cache" and not _whole(cached):
-                        raise CheckpointError(error.problems, self.to_get) from None
+                        raise CheckpointError(self._undownloaded(cached, error.problems), self.to_get) from None
                     raise
             raise self._absent(repository, looked)
         looked.append("model.source (unset)")
@@ -137,8 +137,14 @@ class Model:
                 raise
             repository = replace(self._repository(), patience=PATIENCE)
             cached = self._cached(repository)
-            if (cached and _whole(cached)) or (self.package and self._in_package()) or offline():
+            if (cached and _whole(cached)) or (self.package and self._in_package()):
                 raise
+            if offline():
+                unknown = (
+                    f"{self.name}: what it would read and need is not known: that is in headers on the hub, and "
+                    "HF_HUB_OFFLINE is set. Without it, plan fetches these alone."
+                )
+                raise CheckpointError([*absent.problems, unknown], absent.next_step) from None
             try:
                 return self._afar(*repository.rows(), to_come=True)
             except OutOfReach as reason:
@@ -163,6 +169,19 @@ class Model:
     def _afar(self, folder: Path, files: Sequence[Remote], *, to_come: bool) -> Checkpoint:
         where = f"hub {self.on_hub}, {'to be downloaded' if to_come else 'rows only'}"
         return replace(self._open(folder, where, folder.name, files), to_come=to_come)
+
+    def _undownloaded(self, folder: Path, problems: Sequence[str]) -> list[str]:
+        """The problems of a snapshot; where it holds no weights at all, as `plan`, model.fetch=rows or a download that
+        broke off at once leave it, they are not missing from among others."""
+        if any(f.suffix in WEIGHTS for f in folder.rglob("*")):
+            return list(problems)
+        size = stated_bytes(folder)
+        how_large = f" ({size / 1e9:.3g} GB by {INDEX})" if size else ""
+        said = (
+            f"{self.name}: the weights of {self.on_hub}{how_large} have not been downloaded; the hub cache holds only "
+            "small files of it."
+        )
+        return [said, *(p for p in problems if p not in weight_files(folder, self.name)[1])]
 
     def _absent(self, repository: Repository, looked: Sequence[str]) -> CheckpointError:
         """That the hub cache lacks it, and which GGUF files of the repository it has, if any."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pairprobe import preflight
+from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.hub import SPARE_DISK, room
 from pairprobe.checkpoints.model import Model
@@ -14,9 +15,9 @@ from pairprobe.commands import compose
 from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
 from pairprobe.kept import Kept
-from pairprobe.preflight import gigabytes, sizes
+from pairprobe.preflight import duration, gigabytes, sizes
 from pairprobe.records import Estimate
-from pairprobe.report import Report, duration, for_errors
+from pairprobe.report import Report, for_errors
 from pairprobe.rooms import SUPPOSED
 from pairprobe.tokens import counted
 
@@ -39,10 +40,10 @@ def main(words: list[str]) -> int:
 
 def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     show = Report(quiet=False)
-    plan, problems = preflight.check(job, timed=True, locate=locate)
+    plan, problems = preflight.check(job, timed=True, locate=locate, kept=Kept(home() / "mlruns" / "kept"))
     for i, problem in enumerate(problems):
         for_errors().error(problem.error, "preflight" if i == 0 else "")
-    if plan is None:
+    if plan is None or not _as_named(show, job, plan):
         return 2
     title = f"{job.model_name} × {job.method.name} × {plan.pairs.name}"
     if plan.checkpoint is not None:
@@ -75,15 +76,29 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
             show.line(f"  {estimate.execution}", estimate.problem)
     show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
     _to_download(show, job, plan)
-    here = not plan.checkpoint.to_come  # type: ignore[union-attr]
-    if here and hasattr(job.method, "texts_kept") and not job.multiverse.asked:
-        tokens = preflight.tokens(job, plan)
-        n = job.method.texts_kept(plan.checkpoint, tokens, plan.execution, Kept(home() / "mlruns" / "kept"))
-        if n:
-            rest = "nothing is read and run" if n == len(tokens) else "the others alone are run"
-            there = "is" if n == 1 else "are"
-            show.line("kept", f"{n} of {counted(len(tokens), 'text')} {there} there from an earlier run: {rest}")
+    if plan.kept is not None:
+        n, texts = plan.kept
+        rest = "nothing is read and run" if n == texts else "the others alone are run"
+        there = "is" if n == 1 else "are"
+        show.line("kept", f"{n} of {counted(texts, 'text')} {there} there from an earlier run: {rest}")
     return 0
+
+
+def _as_named(show: Report, job: Job, plan: preflight.Plan) -> bool:
+    """Whether the weights are those of model.sha256. A large file is not read for it; that a run will is said."""
+    found = plan.checkpoint
+    if found is None or not job.model.sha256:
+        return True
+    nbytes = identity.hashed_bytes(found)
+    if nbytes > identity.HASHED_WHOLE:
+        show.line("sha256", f"not checked: a run reads all {gigabytes(nbytes)} for it before it begins")
+        return True
+    try:
+        found.check_sha256(job.model.sha256)
+    except PairprobeError as error:
+        for_errors().error(error, "preflight")
+        return False
+    return True
 
 
 def _to_download(show: Report, job: Job, plan: preflight.Plan) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pairprobe import archive
 from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError, StoreError
+from pairprobe.preflight import Plan
 from pairprobe.report import Report, program
 from pairprobe.runner import Finished, run
 from pairprobe.tracking import Metric, Store, uri_of
@@ -19,6 +22,8 @@ SAME, DIFFERENT, COULD_NOT = 0, 1, 2
 #: Largest difference of one similarity that counts as the same, by the dtype computed in: some ulps of a
 #: cosine, which other hardware or another library's order of summation may change.
 TOLERANCE = {"none": 0.0, "float64": 1e-12, "float32": 1e-6, "float16": 2e-3, "bfloat16": 1e-2}
+#: What is known before anything is computed, by its tag.
+MEASURED_ON = {"pairs_sha256": "the pairs", "reference_sha256": "the reference words", "checkpoint": "the weights"}
 
 
 def main(words: list[str]) -> int:
@@ -34,14 +39,43 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     if args.tolerance is not None and not args.tolerance >= 0:
         raise ConfigError(f"--tolerance is {args.tolerance}; allowed: 0 or more.")
-    show = Report()
     store = Store(uri_of(args.tracking_uri, home()), home())
     original = store.find(args.run_id)
     if original.info.status != "FINISHED":
         raise StoreError(f"run {original.info.run_id} is {original.info.status}; it has no numbers to compare with.")
     store.artifact(original.info.run_id, "tables/similarities.json")  # else nothing is computed in vain
+    show = Repeating(original)
     finished = repeat(store, original, show)
     return compare(store, original, finished, args.tolerance, show)
+
+
+class Repeating(Report):
+    """What a repetition shows: before anything is computed, whether it has the words and the weights of the first."""
+
+    def __init__(self, original: Any) -> None:
+        super().__init__()
+        self.original = original
+        self.named = f" (reproduces {original.info.run_id[:8]})"
+
+    def plan(self, job: Job, plan: Plan) -> None:
+        super().plan(job, plan)
+        label = "CHANGED"
+        for what, old, new in changed(self.original.data.tags, plan):
+            text = f"{what} are not those of the run: {_short(old)} → {_short(new)}"
+            self.line(label, text, style="bold yellow", always=True)
+            label = ""
+        if not label:
+            self.line("", "What follows is compared all the same.", always=True)
+
+
+def changed(tags: Mapping[str, str], plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """(what, before, now) of what a plan measures on and the run with these tags did not."""
+    now = {"pairs_sha256": plan.pairs.sha256, "reference_sha256": archive.reference_key(plan.pairs)}
+    if plan.checkpoint is not None:
+        now["checkpoint"] = plan.checkpoint.identity
+    for tag, what in MEASURED_ON.items():
+        if tag in tags and tags[tag] != now.get(tag, "none"):  # older runs have fewer tags
+            yield f"{what} ({tag})", tags[tag], now.get(tag, "none")
 
 
 def repeat(store: Store, original: Any, show: Report) -> Finished:
@@ -114,7 +148,6 @@ def compare(store: Store, original: Any, finished: Finished, tolerance: float | 
         more = f" · and {len(changes) - 6} more" if len(changes) > 6 else ""
         show.line(label, f"{what}: {text}{more}", always=True)
         label = ""
-    show.line("run", f"{finished.name} (reproduces {old_id[:8]}) · {finished.run_id}", always=True)
 
     folder = home() / "mlruns" / "jobs" / finished.run_id
     summary = {
@@ -137,6 +170,8 @@ def what_differs(a: Any, b: Any) -> dict[str, dict[str, tuple[str, str]]]:
         what = "versions" if key.startswith("version/") else "config"
         if key.startswith("tracking."):
             continue  # where a run is kept says nothing about what it measured
+        if a.data.params.get(key, "None") == b.data.params.get(key, "None"):
+            continue  # null, and not known to an older version, are both unset
         note(
             what,
             key.removeprefix("version/"),
@@ -144,7 +179,7 @@ def what_differs(a: Any, b: Any) -> dict[str, dict[str, tuple[str, str]]]:
             b.data.params.get(key, "(absent)"),
         )
     kinds = {
-        "data": ("pairs_sha256",),
+        "data": ("pairs_sha256", "reference_sha256"),
         "weights": ("checkpoint",),
         "code": ("git_commit", "git_dirty", "git_diff_sha256"),
         "hardware": (
@@ -158,6 +193,8 @@ def what_differs(a: Any, b: Any) -> dict[str, dict[str, tuple[str, str]]]:
     }
     for what, keys in kinds.items():
         for key in keys:
+            if key == "reference_sha256" and key not in a.data.tags:  # older runs have none
+                continue
             old, new = a.data.tags.get(key, "none"), b.data.tags.get(key, "none")
             note(what, key, _short(old), _short(new))
     return found

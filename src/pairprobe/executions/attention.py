@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Texts attend over the next multiple of so many places: short ones, which begin alike, over as many.
 PLACES = 32
 #: Bytes of queries that are computed at once.
-COPIED_CPU, COPIED_GPU = 4 * 2**20, 64 * 2**20
+COPIED_CPU, COPIED_GPU = 2 * 2**20, 64 * 2**20
 
 
 @contextmanager

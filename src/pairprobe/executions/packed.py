@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pairprobe.executions.sharing import unlike
+
 if TYPE_CHECKING:
     import torch
 
@@ -58,14 +60,12 @@ class Pack:
 
     def results(self, x: torch.Tensor) -> torch.Tensor:
         """[texts, heads, tokens, width] → [1, heads, n, width]. Raises Unlike."""
-        import torch
-
         self.attended += 1
         flat = x.transpose(1, 2).flatten(0, 1)  # [texts × tokens, heads, width]
         if self.checked is not None:
-            again, alike = flat.index_select(0, self.checked.again), flat.index_select(0, self.checked.alike)
-            own = self.back.index_select(0, self.checked.again) != self.back.index_select(0, self.checked.alike)
-            if not torch.equal(again, alike) and not bool((own | (again == alike).flatten(1).all(dim=1)).all()):
+            again, alike = self.checked.again, self.checked.alike
+            shared = self.back.index_select(0, again) == self.back.index_select(0, alike)
+            if bool((unlike(flat, again, alike) & shared).any()):
                 raise Unlike
         return flat.index_select(0, self.places).transpose(0, 1)[None]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.executions.attention import COPIED_CPU, COPIED_GPU, PLACES
 from pairprobe.executions.batches import batches
 from pairprobe.executions.cache import cached, forget
 from pairprobe.executions.feeder import layer_bytes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 #: activation and up (a product of gathered rows beside the scattered one); residual, normed, and what norms compute
 #: in float32. Measured on Llama- and Qwen-shaped layers, quantised and not.
 WIDE, NARROW = 5.0, 6.0
+#: The same of what attention copies for the texts it computes at once: queries, keys, values, cut and filled up.
+ATTENDED = 8
 #: Python objects, small tensors, the allocator's rounding.
 SLACK = 24 * 2**20
 PROBE = 16 * 2**20  # bytes read to measure a disk
@@ -59,7 +62,8 @@ class Sizes:
     """Of one model, in bytes or values. layer, weight: the largest as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
     expert, dense. depths: of each text's vectors, all of which may be wanted. rounding: beside the tile, where weights
-    are rounded."""
+    are rounded. packs: padding does not pass through its layers, nor, where it looks back only (once), what begins
+    alike."""
 
     layer: int
     weight: int
@@ -159,7 +163,12 @@ def _computing(
         longest = int(some.lengths.max())
         # twice: what a layer makes of them, and the holes its predecessors leave in the heap
         states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
-        most = max(most, states + int(max(computed) * of.itemsize * (WIDE * of.widest + NARROW * of.width)))
+        unit = of.width * of.itemsize
+        places = -(-longest // PLACES) * PLACES
+        copied = COPIED_GPU if device.startswith("cuda") else COPIED_CPU
+        attention = ATTENDED * min(max(len(rows) for rows in found) * places * unit, max(copied, places * unit))
+        product = int(max(computed) * of.itemsize * WIDE * of.widest)
+        most = max(most, states + int(NARROW * max(computed) * unit) + max(product, attention))
     tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
     return most + of.outside + of.slots + of.expert + tile + of.rounding
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 WORTH = 0.03
 #: Products of a pass most of whose rows turn out to differ, until no more are looked at.
 PATIENCE = 4
+#: Bytes of rows that are compared at once.
+COMPARED_CPU, COMPARED_GPU = 2**20, 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +49,29 @@ class Rows:
         """
         import torch
 
-        again, alike = flat.index_select(0, self.again), flat.index_select(0, self.alike)
-        if torch.equal(again, alike):  # a tenth of the time of the next lines, and the rule
+        own = self.again[unlike(flat, self.again, self.alike)]
+        if not len(own):
             return self.first, self.back
-        own = self.again[(again != alike).any(dim=1)]
-        if 2 * len(own) > len(again):
+        if 2 * len(own) > len(self.again):
             return None
         back = self.back.clone()
         back[own] = len(self.first) + torch.arange(len(own), device=own.device)
         return torch.cat([self.first, own]), back
+
+
+def unlike(flat: torch.Tensor, some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """bool [n]: which of the rows `some` of `flat` differ from the rows `others`, by a bit at least. A part of them at
+    once: what is gathered takes little memory, and stays in the processor's caches."""
+    import torch
+
+    several = max(1, (COMPARED_CPU if flat.device.type == "cpu" else COMPARED_GPU) // max(1, flat[:1].nbytes))
+    found = torch.zeros(len(some), dtype=torch.bool, device=flat.device)
+    for start in range(0, len(some), several):
+        part = slice(start, start + several)
+        a, b = flat.index_select(0, some[part]), flat.index_select(0, others[part])
+        if not torch.equal(a, b):  # a tenth of the time of the next line, and the rule
+            found[part] = (a != b).flatten(1).any(dim=1)
+    return found
 
 
 def rows(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: str) -> Rows | None:

@@ -111,13 +111,25 @@ class Layerwise(Pooling):
             for values, pooling in zip(gathered.values, poolings, strict=True)
         ), usage
 
-    def texts_kept(self, checkpoint: Checkpointed, tokens: Tokens, execution: Execution, kept: Keeping) -> int:
-        """How many of these texts need not be run, since an earlier run has kept what is measured of them."""
+    def texts_kept(
+        self,
+        checkpoint: Checkpointed,
+        tokens: Tokens,
+        poolings: Sequence[Pooling],
+        execution: Execution,
+        kept: Keeping,
+    ) -> int:
+        """How many of these texts need not be run, since an earlier run has kept what is measured of them.
+
+        Nothing that was kept is read: a damaged file is seen only when a run reads it.
+        """
         shelf = _shelf(kept, execution.key(checkpoint))
-        gathered = _Gathered(self.depths_of(checkpoint), tokens.lengths, 1, lambda done, total: None)
-        if shelf:
-            gathered.take(shelf, _keys(tokens, _shares(tokens, (self,))))
-        return len(gathered.rows)
+        if shelf is None:
+            return 0
+        gathered = _Gathered(self.depths_of(checkpoint), tokens.lengths, len(poolings), lambda done, total: None)
+        keys = _keys(tokens, _shares(tokens, poolings))
+        found = shelf.listed([key for of in keys for key in of], tuple(gathered.place), gathered.wanted)
+        return sum(all(k * len(tokens) + row in found for k in range(len(poolings))) for row in range(len(tokens)))
 
 
 def _shares(tokens: Tokens, poolings: Sequence[Pooling]) -> list[list[npt.NDArray[np.float32]]]:
@@ -212,6 +224,11 @@ class _Gathered:
             return None
         return tuple(self.norms[:, i : i + n] for i, n in zip(self.starts, self.lengths, strict=True))
 
+    @property
+    def wanted(self) -> list[int] | None:
+        """Of each pooling, of each text: how many norms. None where they are not measured."""
+        return None if self.norms is None else [int(n) for n in self.lengths] * self.poolings
+
     def _room(self, width: int) -> list[npt.NDArray[np.float32]]:
         if not self.values:
             shape = len(self.place), len(self.lengths), width
@@ -236,8 +253,7 @@ class _Gathered:
 
     def take(self, shelf: Shelf, keys: list[list[str]]) -> None:
         """The texts all of whose vectors are kept from an earlier run. keys: of each pooling, of each text."""
-        wanted = None if self.norms is None else [int(n) for n in self.lengths] * self.poolings
-        found = shelf.find([key for of in keys for key in of], tuple(self.place), wanted)
+        found = shelf.find([key for of in keys for key in of], tuple(self.place), self.wanted)
         texts = len(self.lengths)
         for row in range(texts):
             of = [found.get(k * texts + row) for k in range(self.poolings)]

@@ -88,7 +88,8 @@ def _also(at: DepthTest, test: GroupTest) -> Html | None:
             tag("span", "At the primary depth AUC = ", number(at.auc, 2), " (", within(at.auc_ci, 2, False), "). ")
         )
     if at.left_out is not None:
-        said.append(tag("span", "With any one unit left out, Δ stays within ", within(at.left_out), ". "))
+        unit = "unit of linked words" if test.linked else "pair"
+        said.append(tag("span", f"With any one {unit} left out, Δ stays within ", within(at.left_out), ". "))
     if at.equivalence_p is not None:
         said.append(
             tag(

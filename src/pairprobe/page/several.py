@@ -40,7 +40,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
     keys = sorted(
         {k for r in runs for k in r.params if not k.startswith(("version/", "tracking.", "experiment.question"))}
     )
-    return [k for k in keys if not k.endswith("_target_") and len({r.params.get(k) for r in runs}) > 1]
+    return [k for k in keys if not k.endswith("_target_") and len({r.params.get(k, "None") for r in runs}) > 1]
 
 
 def names(runs: Sequence[Run]) -> list[str]:

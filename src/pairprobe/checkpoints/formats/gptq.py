@@ -37,6 +37,13 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         if index.dtype not in ("I32", "I64") or len(index.shape) != 1:
             raise CheckpointError(f"{module}.g_idx is {index.dtype} {list(index.shape)}; allowed: I32 or I64, [in].")
         parts["g_idx"] = index
+    elif groups > 1 and quantisation.get("desc_act") and not quantisation.get("static_groups"):
+        # with static_groups, or one group for all, the order of activation moves no column to another group
+        raise CheckpointError(
+            f"{module}.g_idx is missing: by the config (desc_act) columns went to the {groups} groups in order of "
+            "activation, and nothing else says which went where.",
+            "Get the repository again, or another conversion of this model: GPTQ's own tools write g_idx.",
+        )
     bits = _bits(module, parts, quantisation.get("bits"))
     width = index.shape[0] if index is not None else parts["qweight"].shape[0] * 32 // bits
     return Gptq(
