@@ -159,7 +159,7 @@ def test_weights_take_each_others_places_where_one_batch_uses_each_of_them_once(
 
 def test_packed_layers_take_memory_for_what_is_computed():
     asked = Workload(np.array([10, *[4] * 9]), beginnings=12)  # 46 tokens, 100 padded
-    of = replace(SIZES, widest=2**14, width=2**10)
+    of = replace(SIZES, widest=2**18, width=2**10)
     found = [
         needs(replace(of, packs=packs, once=once), asked, "cpu", 1024, Budget(2**60)).host
         for packs, once in [(False, False), (True, False), (True, True)]

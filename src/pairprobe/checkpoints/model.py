@@ -181,7 +181,7 @@ class Model:
             f"{self.name}: the weights of {self.on_hub}{how_large} have not been downloaded; the hub cache holds only "
             "small files of it."
         )
-        return [said, *(p for p in problems if p not in weight_files(folder, self.name)[1])]
+        return [said, *(p for p in problems if p not in weight_files(folder, self.name)[2])]
 
     def _absent(self, repository: Repository, looked: Sequence[str]) -> CheckpointError:
         """That the hub cache lacks it, and which GGUF files of the repository it has, if any."""
@@ -255,7 +255,7 @@ def _whole(folder: Path) -> bool:
     """Whether all of a snapshot or a GGUF file is in the cache: downloads that broke off leave files out."""
     if folder.suffix == ".gguf":
         return all(folder.with_name(part).is_file() for part in parts_of(folder.name))
-    return any((folder / f).exists() for f in TOKENIZER_FILES) and not weight_files(folder, "")[1]
+    return any((folder / f).exists() for f in TOKENIZER_FILES) and not weight_files(folder, "")[2]
 
 
 def _version(package: str) -> str:
