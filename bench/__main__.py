@@ -19,6 +19,7 @@ import numpy as np
 from bench.case import Answer, Case, Differs, Sample, find
 from bench.material import FOLDER
 from bench.table import Measured, cpu_seconds, machine, markdown, rows, write
+from pairprobe.commands.main import ENVIRONMENT
 from pairprobe.config import repository
 
 #: In the order of the table.
@@ -65,7 +66,7 @@ def main(words: list[str]) -> int:
 
 def _threads() -> list[str]:
     """What the environment says of threads, which the children inherit."""
-    return [f"{key}={os.environ[key]}" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if key in os.environ]
+    return [f"{key}={os.environ[key]}" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY") if key in os.environ]
 
 
 def measure(name: str, case: Case, repeat: int, temporary: Path) -> list[list[str]]:
@@ -97,9 +98,9 @@ def _side(name: str, case: Case, side: str, file: Path) -> Sample:
 
 
 def _child(name: str, case: Case, side: str, *file: str, timeout: float) -> str:
-    quiet = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "TOKENIZERS_PARALLELISM": "false"}
+    fixed = {"HF_HUB_OFFLINE": "1"}
     if case.threads:
-        quiet["OMP_NUM_THREADS"] = str(case.threads)
+        fixed["OMP_NUM_THREADS"] = str(case.threads)
     done = subprocess.run(
         [sys.executable, "-m", "bench.child", name, side, *file],
         check=True,
@@ -107,7 +108,7 @@ def _child(name: str, case: Case, side: str, *file: str, timeout: float) -> str:
         text=True,
         timeout=timeout,
         cwd=repository(),
-        env={**os.environ, **quiet},
+        env={**ENVIRONMENT, **os.environ, **fixed},  # as a run has it, for every side
     )
     return done.stdout
 

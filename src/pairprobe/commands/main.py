@@ -16,6 +16,14 @@ from types import FrameType
 from pairprobe.errors import ConfigError, PairprobeError, nearest, unexpected
 
 COMMANDS = ("plan", "reproduce", "compare", "report", "ui", "doctor")
+#: What is set before torch and others are imported, unless it is set already. Threads that wait spinning take the
+#: processor from the one that reads the next layer, and make a busy machine five times slower.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 INTERRUPTED = 130
 COULD_NOT = 2
 
@@ -33,10 +41,8 @@ def run(words: list[str]) -> int:
     """The exit code: 0 done, 1 done with failures or differences, 2 could not be done, 130 interrupted."""
     from pairprobe.report import QUIET, for_errors
 
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a busy machine five times slower
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks ʷ shows ?, and nothing is lost
             stream.reconfigure(errors="replace")
