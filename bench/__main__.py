@@ -66,7 +66,8 @@ def main(words: list[str]) -> int:
 
 def _threads() -> list[str]:
     """What the environment says of threads, which the children inherit."""
-    return [f"{key}={os.environ[key]}" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY") if key in os.environ]
+    keys = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
+    return [f"{key}={os.environ[key]}" for key in keys if key in os.environ]
 
 
 def measure(name: str, case: Case, repeat: int, temporary: Path) -> list[list[str]]:
