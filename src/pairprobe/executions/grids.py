@@ -76,7 +76,7 @@ def _held(scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _absmax(values: torch.Tensor) -> torch.Tensor:
     import torch
 
-    low, high = torch.aminmax(values, dim=-1)
+    low, high = values.amin(-1), values.amax(-1)
     return torch.maximum(-low, high)
 
 
@@ -98,7 +98,7 @@ def _int4(rows: torch.Tensor, dtype: torch.dtype) -> None:  # noqa: ARG001  AWQ'
     import torch
 
     groups = rows.view(len(rows), -1, GROUP)
-    low, high = torch.aminmax(groups, dim=-1, keepdim=True)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     low, high = low.clamp_(max=0), high.clamp_(min=0)
     scale = _held((high - low) / 15, torch.float16)
     zero = torch.round(-low / scale).clamp_(0, 15)
