@@ -23,6 +23,7 @@ from pairprobe.executions.cache import resident
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.planning import Room, Sizes, needs
+from pairprobe.executions.products import Workshop
 from pairprobe.executions.streamed import Streamed
 from pairprobe.rooms import Workload
 
@@ -255,3 +256,18 @@ print("free")
 def test_the_kernel_holds_a_run_to_its_limit_and_lets_go_of_it_afterwards():
     done = subprocess.run([sys.executable, "-c", KERNEL], check=True, capture_output=True, text=True, timeout=100)
     assert done.stdout.split("\n")[:2] == ["held True", "free"]
+
+
+def test_a_processor_is_measured_by_a_slice_of_each_weight(large, monkeypatch):
+    checkpoint, shapes = Checkpoint.open(large), []
+    multiply = Workshop.multiply
+
+    def watched(self: Workshop, x: torch.Tensor, tile: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        shapes.append((tile.shape[0], out.shape[1]))
+        return multiply(self, x, tile, out)
+
+    monkeypatch.setattr(Workshop, "multiply", watched)
+    tokens = tokens_of(checkpoint)
+    assert CPU.estimate(checkpoint, Workload.of(tokens), timed=True).seconds
+    assert shapes
+    assert all(a == b <= 2 * planning.MEASURED for a, b in shapes)  # weights of 2048 rows, stored as computed with

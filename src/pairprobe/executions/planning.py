@@ -257,7 +257,8 @@ def _measured(weight: Weight, workshop: Workshop) -> tuple[float, float]:
     parts = {}
     for role, part in weight.parts.items():
         # of the right dtype and shape; what it holds does not change how long it takes
-        parts[role] = torch.zeros(part.shape, dtype=getattr(torch, dtype_name(part.dtype)), device=workshop.device)
+        shape = (rows, *part.shape[1:]) if weight.by_row else part.shape
+        parts[role] = torch.zeros(shape, dtype=getattr(torch, dtype_name(part.dtype)), device=workshop.device)
     part = _Slice(weight, rows)
     times = []
     for n in (1, MEASURED):
