@@ -258,8 +258,9 @@ def test_the_kernel_holds_a_run_to_its_limit_and_lets_go_of_it_afterwards():
     assert done.stdout.split("\n")[:2] == ["held True", "free"]
 
 
-def test_a_processor_is_measured_by_a_slice_of_each_weight(large, monkeypatch):
-    checkpoint, shapes = Checkpoint.open(large), []
+def test_a_processor_is_measured_by_a_slice_of_each_weight(tmp_path, monkeypatch):
+    wide = {"hidden_size": 1024, "intermediate_size": 1024, "num_hidden_layers": 1}
+    checkpoint, shapes = Checkpoint.open(write("llama", tmp_path / "llama", **wide)), []
     multiply = Workshop.multiply
 
     def watched(self: Workshop, x: torch.Tensor, tile: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -267,7 +268,5 @@ def test_a_processor_is_measured_by_a_slice_of_each_weight(large, monkeypatch):
         return multiply(self, x, tile, out)
 
     monkeypatch.setattr(Workshop, "multiply", watched)
-    tokens = tokens_of(checkpoint)
-    assert CPU.estimate(checkpoint, Workload.of(tokens), timed=True).seconds
-    assert shapes
-    assert all(a == b <= 2 * planning.MEASURED for a, b in shapes)  # weights of 2048 rows, stored as computed with
+    assert CPU.estimate(checkpoint, Workload.of(tokens_of(checkpoint)), timed=True).seconds
+    assert {*shapes} == {(2 * planning.MEASURED,) * 2}  # of 1024 rows, stored as they are computed with
