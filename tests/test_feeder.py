@@ -203,3 +203,26 @@ def test_a_tensor_that_is_asked_for_after_it_was_let_go_is_read_again(layers: li
     assert torch.equal(layer[1], first(layers[0][1], layers) + torch.arange(160))
     assert float(next(passed)[0][0]) == first(layers[1][0], layers)
     passed.close()
+
+
+def test_what_is_read_again_is_read_once_and_stays(layers: list[list[Stored]]) -> None:
+    read = Feeder(layers[:2], room=LAYER + WEIGHT)
+    passed = iter(read)
+    layer = next(passed)
+    layer.wait(3)
+    layer.let_go([1])
+    assert layer[1] is layer[1]
+    assert read.again == 640
+    layer.let_go([1])  # when the layer ends
+    next(passed)
+    passed.close()
+
+
+def test_letting_go_of_a_tensor_that_is_not_there_yet_waits_for_it(parts: list[Stored], gate: threading.Event) -> None:
+    passed = iter(Feeder([parts]))
+    layer = next(passed)
+    threading.Timer(0.1, gate.set).start()
+    layer.let_go([0, 1])  # as of a weight one of whose parts nothing asks for
+    assert gate.is_set()
+    assert float(layer[2].sum()) == 128.0
+    passed.close()

@@ -8,18 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from small_models import tokens_of
+from small_models import edit_config, tokens_of, write
 from test_streamed import CPU, FAMILIES, far, observed
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
-from pairprobe.executions import packed, stream, streamed
+from pairprobe.executions import packed, streamed
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.packed import KNOWN, Pack, Unlike, looks_back
 from pairprobe.executions.products import Workshop
+from pairprobe.executions.resident import Resident
 from pairprobe.executions.sequence import Call
 from pairprobe.executions.sharing import rows
+from pairprobe.executions.stream import taken_apart
+from pairprobe.rooms import Workload
 
 PACKED = [k for k in FAMILIES if k not in ("gemma2", "falcon", "mamba", "distilbert", "deberta", "minilm")]
 ONE = replace(CPU, batch_tokens=4096)  # all texts in one batch
@@ -52,6 +56,24 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> list[Pack]:
     return made
 
 
+#: Adds half of the token before to each: nothing that attention would know of.
+SHIFTED = """
+import torch
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
+
+class ShiftedLayer(LlamaDecoderLayer):
+    def forward(self, hidden_states, **more):
+        before = torch.nn.functional.pad(hidden_states, (0, 0, 1, 0))[:, :-1]
+        return super().forward(hidden_states + 0.5 * before, **more)
+
+class ShiftedModel(LlamaModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.layers = torch.nn.ModuleList([ShiftedLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.post_init()
+"""
+
+
 # ── families ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -65,7 +87,7 @@ def test_states_are_those_of_the_padded_batch(opened, kind, execution, packs, mo
     used = [p for p in packs if p.attended]
     assert all(p.attended == 1 for p in used)
     assert len(used) >= checkpoint.layers
-    monkeypatch.setattr(stream, "KNOWN", ())
+    monkeypatch.setattr(packed, "KNOWN", ())
     count = len(packs)
     padded = observed(execution, checkpoint, tokens)
     assert len(packs) == count
@@ -85,8 +107,24 @@ def test_eager_attention_is_run_on_the_batch(opened, packs):
     assert not packs
 
 
-def test_every_model_type_that_is_known_is_proved_above(opened):
-    types = {opened(kind).text_config["model_type"] for kind in (*PACKED, "gemma2")}
+def test_a_checkpoints_own_layers_are_run_on_the_batch_whatever_type_they_say_they_are(tmp_path, packs):
+    folder = write("llama", tmp_path / "shifted")
+    (folder / "modeling_shifted.py").write_text(SHIFTED)
+    edit_config(folder, auto_map={"AutoModel": "modeling_shifted.ShiftedModel"})
+    checkpoint = Checkpoint.open(folder, trust_remote_code=True)
+    tokens = tokens_of(checkpoint)
+    found = observed(CPU, checkpoint, tokens)
+    assert not packs
+    assert far(found, observed(Resident(device="cpu", dtype="float32"), checkpoint, tokens)) <= 1e-5
+
+
+def test_feed_forward_in_chunks_of_tokens_is_run_on_the_batch(tmp_path):
+    checkpoint = Checkpoint.open(write("bert", tmp_path / "bert", chunk_size_feed_forward=2))
+    assert not taken_apart(checkpoint, "float32", "sdpa").packs
+
+
+def test_every_architecture_that_is_known_is_proved_above(opened):
+    types = {opened(kind).text_config["model_type"].removesuffix("_text").replace("-", "_") for kind in PACKED}
     assert types == {*KNOWN}
 
 
@@ -237,3 +275,23 @@ def test_a_mask_tells_whether_tokens_look_ahead(kind):
     assert not looks_back(of(MASK[:, None, None, :]), 4, True)
     assert looks_back(Call((), {}, False), 4, True)
     assert not looks_back(Call((), {}, False), 4, False)
+
+
+def test_a_bias_is_no_mask():
+    bias = torch.full((1, 1, 4, 4), -3.0)  # as of distances: every token is seen
+    assert not looks_back(Call((), {"attention_mask": bias}, False), 4, True)
+    bias.masked_fill_(torch.ones(4, 4, dtype=torch.bool).triu(1), torch.finfo(torch.float32).min)
+    assert looks_back(Call((), {"attention_mask": bias}, False), 4, False)
+
+
+def test_a_decoder_that_is_told_to_look_ahead_is_planned_for_all_its_tokens(tmp_path):
+    of = {}
+    for ahead in (False, True):
+        folder = write("qwen2", tmp_path / f"qwen2-{ahead}")
+        if ahead:
+            edit_config(folder, is_causal=False)
+        checkpoint = Checkpoint.open(folder)
+        assert taken_apart(checkpoint, "float32", "sdpa").causal == (not ahead)
+        lengths = tokens_of(checkpoint).lengths
+        of[ahead] = ONE.estimate(checkpoint, Workload(np.full(64, int(lengths.max())), beginnings=20)).host
+    assert of[True] > of[False]

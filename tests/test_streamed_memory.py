@@ -130,7 +130,7 @@ def test_first_less_reading_ahead_then_smaller_batches_then_several_passes():
     small = needs(of, asked, "cpu", 1024, Budget(one.host - 1))
     assert (small.batch_tokens, len(small.chunks)) == (256, 1)
     least = needs(of, asked, "cpu", 1024, Budget(0))
-    assert (least.room, len(least.chunks)) == (Room(weight), 128)
+    assert (least.room, len(least.chunks)) == (Room(layer, rolls=False), 128)
     several = needs(of, asked, "cpu", 1024, Budget(least.host + 1))
     assert several.host <= least.host + 1
     assert sorted(int(i) for c in several.chunks for i in c) == list(range(128))
@@ -138,38 +138,40 @@ def test_first_less_reading_ahead_then_smaller_batches_then_several_passes():
 
 def test_too_little_for_a_layer_is_enough_for_passes_of_one_batch():
     asked = Workload(np.full(128, 16))
-    of = replace(SIZES, layer=500 * 2**20, weight=10 * 2**20)
+    of = replace(SIZES, layer=500 * 2**20, weight=10 * 2**20, packs=True)
     found = needs(of, asked, "cpu", 1024, Budget(100 * 2**20))
     assert (found.room, found.batch_tokens, len(found.chunks)) == (Room(2 * of.weight, of.weight), 1024, 2)
 
 
 @pytest.mark.parametrize(
-    ("device", "texts", "expert", "room"),
+    ("device", "texts", "expert", "packs", "room"),
     [
-        ("cpu", 64, 0, Room(80, 40)),
-        ("cpu", 65, 0, Room(200)),
-        ("cpu", 64, 8, Room(200)),
-        ("cuda", 64, 0, Room(200)),
-        ("mps", 64, 0, Room(200)),
+        ("cpu", 64, 0, True, Room(80, 40)),
+        ("cpu", 64, 0, False, Room(140)),  # in what order weights are used is not known
+        ("cpu", 65, 0, True, Room(200)),
+        ("cpu", 64, 8, True, Room(200)),
+        ("cuda", 64, 0, True, Room(200)),
+        ("mps", 64, 0, True, Room(200)),
     ],
 )
-def test_weights_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, room):
+def test_weights_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, packs, room):
     asked = Workload(np.full(texts, 16))
-    assert needs(replace(SIZES, expert=expert), asked, device, 1024, Budget(2**60, 2**60)).room == room
+    assert needs(replace(SIZES, expert=expert, packs=packs), asked, device, 1024, Budget(2**60, 2**60)).room == room
 
 
 def test_packed_layers_take_memory_for_what_is_computed():
     asked = Workload(np.array([10, *[4] * 9]), beginnings=12)  # 46 tokens, 100 padded
     of = replace(SIZES, widest=2**18, width=2**10)
-    found = [
-        needs(replace(of, packs=packs, once=once), asked, "cpu", 1024, Budget(2**60)).host
+    made = [
+        needs(replace(of, packs=packs, once=once), asked, "cpu", 1024, Budget(2**60))
         for packs, once in [(False, False), (True, False), (True, True)]
     ]
+    found = [n.host - n.room.nbytes for n in made]
     each = 4 * (planning.WIDE * of.widest + planning.NARROW * of.width)
     assert found[0] - found[1] == (100 - 46) * each
     assert found[1] - found[2] == (46 - 12) * each
     some = asked.select(np.arange(9))  # how many of their beginnings differ is not known
-    assert needs(replace(of, packs=True, once=True), some, "cpu", 1024, Budget(2**60)).host > found[2]
+    assert needs(replace(of, packs=True, once=True), some, "cpu", 1024, Budget(2**60)).host > made[2].host
 
 
 # ── the machine's file cache ─────────────────────────────────────────────────────────────────────────────
@@ -209,16 +211,19 @@ def test_pages_that_were_not_in_the_cache_leave_it_again(large, drop):
 def test_pages_that_were_in_the_cache_stay(large):
     checkpoint = Checkpoint.open(large)
     (file,) = {t.file for t in checkpoint.tensors.values()}
-    if not evict(file):
-        pytest.skip("this file system keeps its pages")
-    start, size = 20 * 2**20, 8 * 2**20
-    with file.open("rb", buffering=0) as stream:
-        os.preadv(stream.fileno(), [bytearray(size)], start)
-    before = in_cache(file)
-    assert before[start // 4096 : (start + size) // 4096].all()
-    for _ in Feeder([[t] for t in checkpoint.tensors.values()], drop=True):
-        pass
-    after = in_cache(file)
+    for _ in range(3):  # a kernel that is short of memory may take some of them by itself
+        if not evict(file):
+            pytest.skip("this file system keeps its pages")
+        start, size = 20 * 2**20, 8 * 2**20
+        with file.open("rb", buffering=0) as stream:
+            os.preadv(stream.fileno(), [bytearray(size)], start)
+        before = in_cache(file)
+        assert before[start // 4096 : (start + size) // 4096].all()
+        for _ in Feeder([[t] for t in checkpoint.tensors.values()], drop=True):
+            pass
+        after = in_cache(file)
+        if after[before].all():
+            break
     assert after[before].all()
     assert after[~before].mean() < 0.01
 

@@ -61,7 +61,10 @@ class Arriving:
     def __getitem__(self, place: int) -> torch.Tensor:
         self.wait(place + 1)
         found = self._tensors[place]
-        return self._again(place) if found is None else found
+        if found is None:
+            found = self._tensors[place] = self._again(place)
+            self._frees[place] = _nothing
+        return found
 
     def wait(self, count: int) -> None:
         """Until the first `count` tensors are there. Raises what the reading thread met instead."""
@@ -77,9 +80,10 @@ class Arriving:
     def let_go(self, places: Iterable[int]) -> None:
         """These tensors are not needed any more: others may be read into their memory. No view of them may be kept.
 
-        Should one be asked for all the same, it is read anew.
+        One that is not there yet is waited for. Should one be asked for all the same, it is read anew, and stays.
         """
         for place in places:
+            self.wait(place + 1)
             free = self._frees[place]
             if free is not None and self._tensors[place] is not None:
                 self._tensors[place] = None
@@ -90,13 +94,13 @@ class Arriving:
         with self._changed:
             self._frees.append(free)
             self._tensors.append(tensor)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def fail(self, problem: BaseException) -> None:
         """No more will come."""
         with self._changed:
             self._problem = problem
-            self._changed.notify()
+            self._changed.notify_all()
 
 
 class Feeder:
@@ -112,7 +116,8 @@ class Feeder:
 
     Attributes:
         seconds: read (of the reading thread), wait (of the computing one, for a tensor that was not there yet).
-        read_bytes: so far. beside: of these, what had to be read into memory beside `room`.
+        read_bytes: so far. beside: of these, what had to be read into memory beside `room`. again: bytes that were read
+            once more, beside these.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class Feeder:
     ) -> None:
         self.layers, self.drop = layers, drop
         self.seconds = {"read": 0.0, "wait": 0.0}
-        self.read_bytes = self.beside = 0
+        self.read_bytes = self.beside = self.again = 0
         self._ready: queue.Queue[Arriving | BaseException] = queue.Queue()
         self._files: dict[Path, int] = {}
         self._cold: dict[int, Cold] = {}
@@ -186,7 +191,7 @@ class Feeder:
             with torch.inference_mode():  # which is each thread's own, as the buffers it copies into are
                 before = 0
                 for parts in self.layers:
-                    layer = Arriving(self.seconds, partial(_again, parts), partial(self._want, before))
+                    layer = Arriving(self.seconds, partial(self._again, parts), partial(self._want, before))
                     try:
                         self._read(parts, layer, before)
                     except BaseException as error:
@@ -228,6 +233,20 @@ class Feeder:
         if file in self._cold:
             self._cold[file].forget(part.start, part.nbytes)
         self.seconds["read"] += time.perf_counter() - start
+
+    def _again(self, parts: Sequence[Stored], place: int) -> torch.Tensor:
+        """A tensor of a layer into memory of its own; in the computing thread."""
+        import torch
+
+        part = parts[place]
+        memory = torch.empty(part.nbytes, dtype=torch.uint8)
+        file = _opened(part.file)
+        try:
+            _read_into(file, part, memory, self._stop)
+        finally:
+            os.close(file)
+        self.again += part.nbytes
+        return typed(memory, part)
 
     def _open(self, path: Path) -> int:
         if path not in self._files:
@@ -272,20 +291,6 @@ def _read_into(file: int, part: Stored, memory: torch.Tensor, stop: threading.Ev
                 "The file has changed since it was opened. Download it again.",
             )
         done += n
-
-
-def _again(parts: Sequence[Stored], place: int) -> torch.Tensor:
-    """A tensor of a layer into memory of its own."""
-    import torch
-
-    part = parts[place]
-    memory = torch.empty(part.nbytes, dtype=torch.uint8)
-    file = _opened(part.file)
-    try:
-        _read_into(file, part, memory, threading.Event())
-    finally:
-        os.close(file)
-    return typed(memory, part)
 
 
 def _pages(size: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ tokens is known of those listed here, whose states are compared with transformer
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,24 @@ if TYPE_CHECKING:
     from pairprobe.executions.sequence import Call
     from pairprobe.executions.sharing import Rows
 
-#: Model types (of the text's config) whose layers mix tokens in scaled_dot_product_attention and nowhere else.
+#: Packages of transformers.models whose layers mix tokens in scaled_dot_product_attention and nowhere else.
 KNOWN = (
-    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi3", "gpt2",
-    "gpt_neox", "olmo2", "stablelm", "bert", "roberta", "xlm-roberta",
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma3", "phi3", "gpt2", "gpt_neox",
+    "olmo2", "stablelm", "bert", "roberta", "xlm_roberta",
 )  # fmt: skip
+
+
+def known(layers: Iterable[torch.nn.Module], config: Any) -> bool:
+    """Whether these layers may be run on packed rows: by their classes, since a checkpoint's own code may say it is of
+    any type, and by what the config of transformers' own may change in them."""
+    if config._attn_implementation != "sdpa" or getattr(config, "chunk_size_feed_forward", 0) > 1:
+        return False
+    allowed = {f"transformers.models.{name}.modeling_{name}" for name in KNOWN}
+    return all(type(layer).__module__ in allowed for layer in layers) and all(
+        type(module).__module__.partition(".")[0] in ("torch", "transformers")
+        for layer in layers
+        for module in layer.modules()
+    )
 
 
 class Unlike(Exception):
@@ -116,6 +130,6 @@ def looks_back(call: Call, tokens: int, default: bool) -> bool:
             if value.shape[2] != tokens:
                 return False
             ahead = torch.ones(tokens, tokens, dtype=torch.bool, device=value.device).triu(1)
-            seen = value if value.dtype == torch.bool else value == 0
+            seen = value if value.dtype == torch.bool else value > torch.finfo(value.dtype).min / 2
             return not bool((seen & ahead).any())
     return default

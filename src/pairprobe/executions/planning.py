@@ -124,7 +124,7 @@ def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Bu
         for size in sizes_of:
             divided = [[*batches(some.lengths, size, some.parts)] for some in passes]
             computing = _computing(of, passes, divided, device)
-            for room in _rooms(of, device, single=all(len(found) == 1 for found in divided)):
+            for room in _rooms(of, device, single=all(len(some) == 1 for some in divided)):
                 found = _needs(of, asked, device, computing, room, size, chunks)
                 if budget.short(found.host, found.gpu) is None:
                     return found
@@ -137,15 +137,18 @@ def _rooms(of: Sizes, device: str, *, single: bool) -> list[Room]:
     """For the stored tensors, what is best first. single: no pass has more than one batch.
 
     One batch is done with a weight when it has used it once, so that the next may be read into its place: two of the
-    largest suffice. With several ones all stay until the last batch, and only a second layer's worth of memory is read
-    into meanwhile; experts, used or not, stay until their layer ends.
+    largest suffice where it is known that weights are used in the order they are read in, a layer and one otherwise.
+    With several ones all stay until the last batch, and only a second layer's worth of memory is read into meanwhile;
+    experts, used or not, stay until their layer ends.
     """
     two, one = Room(2 * of.layer), Room(of.layer, rolls=False)
     if device != "cpu":
         return [two, one]
+    rolling = Room(of.layer + of.weight)
     if single and not of.expert:
-        return [Room(2 * of.weight, of.weight), Room(of.weight)]
-    return [two, Room(of.layer + of.weight), one]
+        # architectures known well enough to be packed are those whose order is known: tests/test_packed.py
+        return [Room(2 * of.weight, of.weight)] if of.packs else [rolling, one]
+    return [two, rolling, one]
 
 
 def _computing(

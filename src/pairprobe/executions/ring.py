@@ -57,7 +57,7 @@ class Ring:
         """Somebody waits for the first `count` things, and may hold regions until they are there."""
         with self._changed:
             self._wanted = count
-            self._changed.notify()
+            self._changed.notify_all()
 
     def give_back(self, region: Region) -> None:
         """Nobody looks at these bytes any more. Giving back twice is no harm."""
@@ -65,7 +65,7 @@ class Ring:
             region.free = True
             while self._taken and self._taken[0].free:
                 self._taken.popleft()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def emptied(self) -> bool:
         """Wait until everything has been given back; False if the ring is closed meanwhile."""

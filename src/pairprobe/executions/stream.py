@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pairprobe.errors import CheckpointError
 from pairprobe.executions.batches import right_padded
-from pairprobe.executions.packed import KNOWN
+from pairprobe.executions.packed import known
 from pairprobe.executions.rounding import AS_STORED, Rounded, Tally, applied
 from pairprobe.executions.sequence import Call, Sequence
 from pairprobe.executions.sharing import Rows
@@ -70,14 +70,16 @@ class Stream:
 
     @property
     def causal(self) -> bool:
-        """Whether its attention says that it looks back only. Good enough for an estimate."""
+        """Whether its attention says that it looks back only, and its config does not say otherwise."""
+        config = self.sequence.stack.config.get_text_config()
+        if getattr(config, "is_causal", True) is False or getattr(config, "use_bidirectional_attention", None):
+            return False
         return any(getattr(module, "is_causal", False) for module in self.model.modules())
 
     @property
     def packs(self) -> bool:
         """Whether its layers may be run on packed rows, see `packed`."""
-        config = self.sequence.stack.config.get_text_config()
-        return config.model_type in KNOWN and config._attn_implementation == "sdpa"
+        return known(self.sequence.layers, self.sequence.stack.config.get_text_config())
 
     def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
         """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""
