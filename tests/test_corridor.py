@@ -267,7 +267,8 @@ def test_reproduce_gives_the_same_numbers(home: Path, pairs_file: Path, capfd) -
     again = runs_of(home)[1]
     short = original.info.run_id[:8]
     named = [line.split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("run ")]
-    assert named == [f"{again.info.run_name} (reproduces {short}) · {again.info.run_id}"]
+    assert again.info.run_name == f"{original.info.run_name} (reproduces {short})"
+    assert named == [f"{again.info.run_name} · {again.info.run_id}"]
     assert again.data.tags["reproduces"] == original.info.run_id
     assert again.data.tags["reproduces_same"] == "true"
     assert again.data.metrics["reproduce/largest_difference"] == 0

@@ -85,8 +85,9 @@ def unexpected(error: BaseException, report: Path) -> PairprobeError:
 
 def nearest(value: str, choices: Iterable[str]) -> str:
     """' Did you mean …?' with the most similar choice, or '' where none is similar."""
-    close = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    known = {choice.casefold(): choice for choice in reversed([*choices])}
+    close = difflib.get_close_matches(value.casefold(), [*known], n=1, cutoff=0.6)
+    return f" Did you mean '{known[close[0]]}'?" if close else ""
 
 
 def one_of(key: str, value: str, choices: Sequence[str]) -> None:

@@ -110,7 +110,8 @@ def similarities_by_group(similarities: dict[str, Similarities], pairs: PairSet,
         axis.set_xticks(range(len(groups)), labels, fontsize=9, **slant)
         axis.set_xlim(-0.6, len(groups) - 0.4)
         axis.set_xlabel("")
-        axis.set_title(f"{name}, depth {values.depths[row]}: stroke and number are the mean", loc="left", fontsize=9)
+        axis.set_title(f"{name}, depth {values.depths[row]}", loc="left", fontsize=9)
+    fig.supxlabel("stroke and number: the mean of the group", x=0.01, ha="left", fontsize=8, color="0.35")
     return save(fig, file)
 
 

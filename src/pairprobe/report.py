@@ -58,11 +58,7 @@ def program() -> str:
 
 
 class Report:
-    """Lines with a label in front. quiet: only the verdict, the run and errors.
-
-    named: what stands behind a recorded run's name."""
-
-    named = ""
+    """Lines with a label in front. quiet: only the verdict, the run and errors."""
 
     def __init__(self, console: Console | None = None, quiet: bool | None = None) -> None:
         self.console = console or _Unbroken(width=WIDTH, highlight=False, soft_wrap=True)
@@ -280,7 +276,7 @@ class Report:
 
     def recorded(self, record: Any, store: Any, artifacts: Path | None = None) -> None:
         """Where the run is, and how to look at it. artifacts: their folder where it is on this machine."""
-        self.line("run", f"{record.name}{self.named} · {record.run_id}", always=True)
+        self.line("run", f"{record.name} · {record.run_id}", always=True)
         self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
         page = shortened(artifacts / "report.html") if artifacts else f"python run.py report {record.run_id}"
         self.line("report", page, always=True)

@@ -193,6 +193,8 @@ class Model:
         there = repository.cached_ggufs()
         if there:
             problems.append(f"GGUF files of it that are there: {listed(there)}. To use one: model.file={there[0]}")
+        if offline():
+            problems.append("HF_HUB_OFFLINE is set: nothing can be downloaded before it is unset.")
         return CheckpointError(problems, self.to_get)
 
     @property

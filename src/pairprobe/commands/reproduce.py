@@ -49,13 +49,16 @@ def main(words: list[str]) -> int:
     return compare(store, original, finished, args.tolerance, show)
 
 
+#: Stands in a run's name between that of its original and the beginning of its id.
+REPRODUCES = " (reproduces "
+
+
 class Repeating(Report):
     """What a repetition shows: before anything is computed, whether it has the words and the weights of the first."""
 
     def __init__(self, original: Any) -> None:
         super().__init__()
         self.original = original
-        self.named = f" (reproduces {original.info.run_id[:8]})"
 
     def plan(self, job: Job, plan: Plan) -> None:
         super().plan(job, plan)
@@ -91,7 +94,8 @@ def repeat(store: Store, original: Any, show: Report) -> Finished:
         ),
     )
     folder = home() / "mlruns" / "jobs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-    return run(job, show, folder, {"reproduces": run_id}, anew=True)
+    name = f"{str(original.info.run_name).partition(REPRODUCES)[0]}{REPRODUCES}{run_id[:8]})"
+    return run(job, show, folder, {"reproduces": run_id}, anew=True, name=name)
 
 
 def job_of(store: Store, run_id: str) -> Job:

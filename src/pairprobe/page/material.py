@@ -211,7 +211,7 @@ def _xray(run: Run, words: Glossary) -> Html:
             tag("figcaption", f"Δ in {xray.similarity} against {xray.control} at depth {xray.depth}, by how many "
                         "pieces "
                 "both words are cut into. Exploratory."),
-        ) if xray.fragmentation else None,
+        ) if any(b.delta is not None for b in xray.fragmentation) else None,
         folded(
             f"{said}, piece by piece. ▲ marks a sink, [?] what is unknown, [b] a single byte.",
             table("Pieces of both words beside their similarity",

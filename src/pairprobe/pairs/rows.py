@@ -99,7 +99,9 @@ def _require(file: Path, wanted: Columns, seen: list[str], delimiter: str = "") 
         other = next((d for d in (";", "\t", ",") if d != delimiter and d in seen[0]), None)
         if other:
             problems.append(f"this file seems to be separated by {other!r}, not {delimiter!r}.")
-            raise PairsError(problems, f"Save it with {delimiter!r} between its cells, or as Parquet or JSON Lines.")
+            raise PairsError(
+                problems, f"Save it with {delimiter!r} between its cells, or as TSV, Parquet or JSON Lines."
+            )
     raise PairsError(
         problems, f"Needed: {', '.join(wanted.required)}. Optional: {', '.join(wanted.optional)}. Others are ignored."
     )
