@@ -226,3 +226,35 @@ def test_letting_go_of_a_tensor_that_is_not_there_yet_waits_for_it(parts: list[S
     assert gate.is_set()
     assert float(layer[2].sum()) == 128.0
     passed.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="macOS has no such call")
+@pytest.mark.parametrize("ahead", [700, 10**6])
+def test_the_kernel_is_told_of_what_comes_before_there_is_room_for_it(
+    layers: list[list[Stored]], monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    told: list[int] = []
+    read: list[int] = []
+    preadv = os.preadv
+
+    def advised(file: int, start: int, nbytes: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_WILLNEED:
+            told.append(start)
+
+    def reading(file: int, buffers: list, start: int) -> int:
+        read.append(start)
+        assert start in told
+        return preadv(file, buffers, start)
+
+    monkeypatch.setattr(feeder, "AHEAD", ahead)
+    monkeypatch.setattr(feeder.os, "posix_fadvise", advised)
+    monkeypatch.setattr(feeder.os, "preadv", reading)
+    order = [part.start for parts in layers for part in parts]  # type: ignore[attr-defined]
+    passed = iter(Feeder(layers, room=2 * WEIGHT, fence=WEIGHT))
+    next(passed).wait(2)
+    time.sleep(0.1)
+    if ahead == 700:  # of 64 and 640 bytes; the third's 320 have no room yet
+        assert told == order[: len(read) + 1]
+    else:
+        assert told == order
+    passed.close()

@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ALIGNED = 64  # bytes; every dtype's views begin at a multiple of its size
 CHUNK = 32 * 2**20  # bytes asked of the kernel at once
+AHEAD = 256 * 2**20  # bytes that the kernel is told of before they are read: the disk works on while there is no room
 
 
 def aligned(nbytes: int) -> int:
@@ -136,6 +138,8 @@ class Feeder:
         self._files: dict[Path, int] = {}
         self._cold: dict[int, Cold] = {}
         self._stop = threading.Event()
+        self._to_come = deque(part for parts in layers for part in parts if part.nbytes)
+        self._told = 0  # bytes that the kernel knows of and that are not read yet
         self._rolls = rolls
         self._prepare(2 * max((layer_bytes(parts) for parts in layers), default=0) if room is None else room, fence)
 
@@ -228,11 +232,22 @@ class Feeder:
         """Read a tensor's bytes into `memory`, uint8 and as many; less of them once the feeder is given up."""
         start = time.perf_counter()
         file = self._open(part.file)
+        self._tell()
         _read_into(file, part, memory, self._stop)
         self.read_bytes += part.nbytes
+        self._told -= part.nbytes
         if file in self._cold:
             self._cold[file].forget(part.start, part.nbytes)
         self.seconds["read"] += time.perf_counter() - start
+
+    def _tell(self) -> None:
+        """Have the kernel begin to read what comes next."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        while self._to_come and self._told < AHEAD:
+            part = self._to_come.popleft()
+            os.posix_fadvise(self._open(part.file), part.start, part.nbytes, os.POSIX_FADV_WILLNEED)
+            self._told += part.nbytes
 
     def _again(self, parts: Sequence[Stored], place: int) -> torch.Tensor:
         """A tensor of a layer into memory of its own; in the computing thread."""
