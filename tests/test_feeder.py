@@ -237,7 +237,7 @@ def test_the_kernel_is_told_of_what_comes_before_there_is_room_for_it(
     read: list[int] = []
     preadv = os.preadv
 
-    def advised(file: int, start: int, nbytes: int, advice: int) -> None:
+    def advised(_file: int, start: int, _nbytes: int, advice: int) -> None:
         if advice == os.POSIX_FADV_WILLNEED:
             told.append(start)
 
