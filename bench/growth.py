@@ -19,6 +19,7 @@ from typing import Any
 from bench.large import written
 from bench.material import FOLDER, gloss_texts, warm
 from bench.shapes import SHAPES, Shape
+from pairprobe.commands.main import ENVIRONMENT
 from pairprobe.config import repository
 
 FIGURE = "docs/img/growth.png"
@@ -52,7 +53,7 @@ def measure(shape: Shape, texts: int, side: str, times: int) -> tuple[float, flo
         done = subprocess.run(
             [sys.executable, "-m", "bench.growth", "--once", side, str(place), str(texts)],
             check=True, capture_output=True, text=True, cwd=repository(),
-            env={**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"},
+            env={**ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         said = json.loads(done.stdout.splitlines()[-1])
         seconds.append(said["seconds"])

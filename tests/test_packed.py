@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,7 @@ PACKED = [k for k in FAMILIES if k not in ("gemma2", "falcon", "mamba", "distilb
 ONE = replace(CPU, batch_tokens=4096)  # all texts in one batch
 
 
-@pytest.fixture(autouse=True)
-def light() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

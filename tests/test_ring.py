@@ -12,20 +12,24 @@ from pairprobe.executions.ring import Region, Ring
 SECONDS = 20
 
 
+def region(ring: Ring, nbytes: int) -> Region:
+    """One that there must be room for."""
+    found = ring.take(nbytes)
+    assert found is not None
+    return found
+
+
 def test_regions_follow_one_another_and_begin_anew_at_the_end() -> None:
     ring = Ring(10)
-    a, b = ring.take(4), ring.take(4)
+    a, b = region(ring, 4), region(ring, 4)
     assert (a, b) == (Region(0, 4), Region(4, 8))
-    assert a is not None
     ring.give_back(a)
     assert ring.take(3) == Region(0, 3)  # 2 bytes at the end are too few
 
 
 def test_what_is_given_back_out_of_turn_is_free_once_its_turn_has_come() -> None:
     ring = Ring(8)
-    a, b = ring.take(4), ring.take(4)
-    assert a is not None
-    assert b is not None
+    a, b = region(ring, 4), region(ring, 4)
     ring.give_back(b)
     found: list[Region | None] = []
     thread = threading.Thread(target=lambda: found.append(ring.take(4)))
@@ -39,9 +43,7 @@ def test_what_is_given_back_out_of_turn_is_free_once_its_turn_has_come() -> None
 
 def test_a_full_ring_is_not_taken_for_an_empty_one() -> None:
     ring = Ring(8)
-    first, second = ring.take(4), ring.take(4)
-    assert first is not None
-    assert second is not None
+    first, _ = region(ring, 4), region(ring, 4)
     ring.give_back(first)
     assert ring.take(4) == Region(0, 4)  # its end is where the oldest begins
     ring.close()
@@ -56,9 +58,8 @@ def test_more_than_the_ring_has_in_one_piece_is_refused_at_once(fence: int | Non
 
 def test_no_region_crosses_the_fence() -> None:
     ring = Ring(8, fence=4)
-    a, b = ring.take(3), ring.take(3)
+    a, b = region(ring, 3), region(ring, 3)
     assert (a, b) == (Region(0, 3), Region(4, 7))
-    assert a is not None
     ring.give_back(a)
     assert ring.take(4) == Region(0, 4)
 

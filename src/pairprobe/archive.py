@@ -45,13 +45,14 @@ def tags(job: Job, plan: Plan, code: Git) -> dict[str, Any]:
     """Where the run comes from."""
     hardware = {f"hardware.{k}": v for k, v in provenance.hardware(job.method.uses_model).items()}
     pairs_sha256 = plan.pairs.sha256
-    primary = primary_sha256(job, pairs_sha256, reference_key(plan.pairs))
+    reference_sha256 = reference_key(plan.pairs)
+    primary = primary_sha256(job, pairs_sha256, reference_sha256)
     tags: dict[str, Any] = {
         "model": job.model_name,
         "method": job.method.name,
         "pairs": plan.pairs.name,
         "pairs_sha256": pairs_sha256,
-        "reference_sha256": reference_key(plan.pairs),
+        "reference_sha256": reference_sha256,
         "primary_sha256": primary,
         "plan_sha256": plan_sha256(job, primary, plan.checkpoint.identity if plan.checkpoint else job.model_name),
         "hostname": provenance.hostname(),

@@ -304,9 +304,8 @@ class Store:
     def runs_link(self, experiment_id: str, run_id: str | None = None, base: str | None = None) -> str:
         """Where the UI shows a run, or the experiment's table of runs."""
         base = (base or (self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000")).rstrip("/")
-        page = f"{re.sub('//[^/@]*@', '//', base)}/#/experiments/{experiment_id}/runs"
-        # without its workflow either may open as MLflow's pages for chat agents
-        return f"{page}/{run_id}?workflowType=machine_learning" if run_id else f"{page}?workflowType=machine_learning"
+        page = f"{re.sub('//[^/@]*@', '//', base)}/#/experiments/{experiment_id}/runs{f'/{run_id}' if run_id else ''}"
+        return f"{page}?workflowType=machine_learning"  # else it may open as MLflow's page for chat agents
 
 
 class OpenRun:

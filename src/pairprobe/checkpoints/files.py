@@ -59,9 +59,8 @@ def read_index(raw: bytes, name: str) -> dict[str, str]:
             if isinstance(file, str) and file in plain:
                 continue
             # a file elsewhere is none of this checkpoint's
-            if not isinstance(file, str) or not file.isprintable() or file in ("", ".", ".."):
-                raise ValueError(f"{shown(tensor)} is in {file!r}, which is no file name")
-            if Path(file).name != file or "\\" in file:
+            named = isinstance(file, str) and file.isprintable() and file not in ("", ".", "..")
+            if not named or Path(file).name != file or "\\" in file:
                 raise ValueError(f"{shown(tensor)} is in {file!r}, which is no file name")
             plain.add(file)
         if not found:

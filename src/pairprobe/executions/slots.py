@@ -53,22 +53,22 @@ def places(layer: torch.nn.Module, prefix: str, assigned: Mapping[str, Weight | 
 class Awaited(Mapping[str, "torch.Tensor"]):
     """Parts of a weight by their roles, each waited for when it is asked for. places: of each role, in the layer.
 
-    once: names of weights that need not be kept once they have been used, by which this one is known as `name`; it
-    strikes itself off when it is used again.
+    kept: names of weights, of which this one's is `name`, that are used again after they were let go of, and are not
+    let go of any more; it enters itself.
     """
 
-    def __init__(self, layer: Arriving, places: Mapping[str, int], name: str, once: set[str]) -> None:
-        self._layer, self._places, self._name, self._once = layer, places, name, once
+    def __init__(self, layer: Arriving, places: Mapping[str, int], name: str, kept: set[str]) -> None:
+        self._layer, self._places, self._name, self._kept = layer, places, name, kept
         self._gone = False
 
     def __getitem__(self, role: str) -> torch.Tensor:
         if self._gone:
-            self._once.discard(self._name)
+            self._kept.add(self._name)
         return self._layer[self._places[role]]
 
     def let_go(self) -> None:
         """It has been used by the last batch."""
-        if self._name in self._once:
+        if self._name not in self._kept:
             self._gone = True
             self._layer.let_go(self._places.values())
 
@@ -87,9 +87,9 @@ def stored(found: Sequence[Place]) -> list[Stored]:
 class Slots:
     """Dense parameters of one layer, allocated once and refilled for each."""
 
-    def __init__(self, workshop: Workshop, layers: Sequence[Sequence[Place]]) -> None:
+    def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
-        self._once = {place.name for layer in layers for place in layer}
+        self._kept: set[str] = set()
         self._dense: dict[tuple[str, tuple[int, ...]], torch.Tensor] = {}
 
     @contextmanager
@@ -103,7 +103,7 @@ class Slots:
         try:
             for place in found:
                 parts = [
-                    [Awaited(tensors, dict(zip(w.parts, places, strict=False)), place.name, self._once) for w in expert]
+                    [Awaited(tensors, dict(zip(w.parts, places, strict=False)), place.name, self._kept) for w in expert]
                     for expert in place.weights
                 ]
                 if place.by == "linear":

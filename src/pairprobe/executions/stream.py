@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class Stream:
                 weight.tally = tally
         return tally
 
-    @property
+    @cached_property
     def causal(self) -> bool:
         """Whether its attention says that it looks back only, and its config does not say otherwise."""
         config = self.sequence.stack.config.get_text_config()
@@ -76,7 +77,7 @@ class Stream:
             return False
         return any(getattr(module, "is_causal", False) for module in self.model.modules())
 
-    @property
+    @cached_property
     def packs(self) -> bool:
         """Whether its layers may be run on packed rows, see `packed`."""
         return known(self.sequence.layers, self.sequence.stack.config.get_text_config())

@@ -261,7 +261,7 @@ class Streamed:
         name = stream.checkpoint.name
         last = len(stream.layers)
         workshop = Workshop(device, dtype, self.activations == "as_stored")
-        slots = Slots(workshop, stream.layers)
+        slots = Slots(workshop)
         divided = batches(tokens.lengths, wanted.batch_tokens, tokens.parts)
         work = [enter(stream.sequence, tokens, rows, device) for rows in divided]
 
