@@ -168,8 +168,11 @@ def test_a_plan_offline_says_why_it_knows_no_size_beside_what_a_run_says(
     with pytest.raises(CheckpointError) as before:
         Model("tiny", hub=HUB, revision="main").locate()
     said = planned(capfd, *words(), code=2)
-    assert said.startswith(f"preflight {ABSENT} tiny: what it would read and need is not known")
-    assert "HF_HUB_OFFLINE is set. Without it, plan fetches these alone." in said
+    assert said.startswith(
+        f"preflight {ABSENT} HF_HUB_OFFLINE is set: nothing can be downloaded before it is unset. "
+        "tiny: what it would read and need is not known: that is in headers on the hub. "
+        "Without HF_HUB_OFFLINE, plan fetches these alone."
+    )
     assert said.endswith(" ".join(before.value.next_step.split()))
     assert tiny.asked == []
 

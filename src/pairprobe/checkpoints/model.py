@@ -141,8 +141,8 @@ class Model:
                 raise
             if offline():
                 unknown = (
-                    f"{self.name}: what it would read and need is not known: that is in headers on the hub, and "
-                    "HF_HUB_OFFLINE is set. Without it, plan fetches these alone."
+                    f"{self.name}: what it would read and need is not known: that is in headers on the hub. Without "
+                    "HF_HUB_OFFLINE, plan fetches these alone."
                 )
                 raise CheckpointError([*absent.problems, unknown], absent.next_step) from None
             try:
