@@ -21,7 +21,7 @@ from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.names import Experts, assign, without_place
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.storage import Storage, storage
-from pairprobe.checkpoints.weight import Weight, weights
+from pairprobe.checkpoints.weight import Weight, Weights
 from pairprobe.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -133,15 +133,13 @@ class Checkpoint:
         return self.storage.values
 
     @cached_property
-    def weights(self) -> dict[str, Weight]:
+    def weights(self) -> Weights:
         """Every stored weight by the name its dense form would have, in the format its tensors are in.
 
-        Raises CheckpointError for tensors that no known format stores.
+        One is recognised when it is asked for, all where all are looked at; tensors that no known format stores raise
+        CheckpointError then.
         """
-        try:
-            return weights(self.tensors, self.declared)
-        except CheckpointError as error:
-            raise CheckpointError([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
+        return Weights(self.tensors, self.declared, self.name)
 
     @cached_property
     def storage(self) -> Storage:
@@ -161,7 +159,12 @@ class Checkpoint:
     @property
     def unread(self) -> str | None:
         """Why layers cannot be computed from its stored tensors alone, or None, see `declared.unread`."""
-        return unread(self.declared, self.quantisation is not None)
+        return unread(self.declared, self.quantised)
+
+    @property
+    def quantised(self) -> bool:
+        """Some weights are stored quantised. Looks no further than the first of them."""
+        return self.weights.quantised
 
     @property
     def quantisation(self) -> str | None:
@@ -335,8 +338,8 @@ class Checkpoint:
         shape = tuple(table.weight.shape)
         # Stored names may carry a head's or a task's prefix, before or within (Gemma 3 nests model. in
         # language_model.): the module and its parameter's name decide, and the shape.
-        ending = "." + ".".join(name.split(".")[-2:])
-        stored = [s for s, w in self.weights.items() if f".{s}".endswith(ending) and w.shape == shape]
+        ending = ".".join(name.split(".")[-2:])
+        stored = [s for s, w in self.weights.named(ending).items() if w.shape == shape]
         stored = [s for s in stored if s == name or s.endswith(f".{name}")] or stored
         if not stored:
             raise CheckpointError(

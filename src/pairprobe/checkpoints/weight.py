@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pairprobe.checkpoints.headers import Tensor
@@ -105,53 +105,111 @@ def split(name: str) -> tuple[str, str]:
     return module, tensor
 
 
-def weights(tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> dict[str, Weight]:
+#: What to do about tensors that cannot be read.
+NOT_KNOWN = "Formats that are read: README, 'Formats'."
+
+
+class Weights(Mapping[str, Weight]):
     """Every weight that `tensors` store, by the name its dense form would have ('model.norm.weight').
 
-    Each module's tensors are shown to every format; the tensors decide, the config only helps to read them.
+    Each module's tensors are shown to every format; the tensors decide, the config only helps to read them. One weight
+    that is asked for by its name is recognised alone, which suffices for a few rows of a table; whatever needs all of
+    them, iteration and `len` too, recognises all.
+
+    Args:
+        tensors: by stored name.
+        quantisation: what the config says of it, {} where nothing.
+        of: what errors call the checkpoint.
 
     Raises:
-        CheckpointError: tensors that no format, or more than one, takes for its own.
+        CheckpointError: tensors that no format, or more than one, takes for its own; by whatever recognises them.
     """
-    modules: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        module, short = split(name)
-        modules.setdefault(module, {})[short] = tensor
-    found: dict[str, Weight] = {}
-    problems: list[str] = []
-    for module, own in modules.items():
-        left = dict(own)
-        claims = []
-        for name, format in formats():
+
+    def __init__(self, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], of: str) -> None:
+        self._quantisation, self._called = quantisation, of
+        self._modules: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            module, short = split(name)
+            self._modules.setdefault(module, {})[short] = tensor
+        self._found: dict[str, dict[str, Weight]] = {}
+
+    def __getitem__(self, name: str) -> Weight:
+        module, _ = split(name)
+        if module not in self._modules:
+            raise KeyError(name)
+        return self._of(module)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def named(self, ending: str) -> dict[str, Weight]:
+        """Those whose names end so, whole parts of names compared."""
+        modules = [m for m in self._modules if f".{m}.weight".endswith(f".{ending}")]
+        return {n: w for m in modules for n, w in self._of(m).items() if f".{n}".endswith(f".{ending}")}
+
+    @property
+    def quantised(self) -> bool:
+        """Some are not dense. Looks no further than the first that is not."""
+        return any(not w.dense for module in self._modules for w in self._of(module).values())
+
+    @cached_property
+    def _all(self) -> dict[str, Weight]:
+        found: dict[str, Weight] = {}
+        problems: list[str] = []
+        for module in self._modules:
             try:
-                claimed = format.recognise(module, own, quantisation)
+                found |= self._of(module)
             except CheckpointError as error:
                 problems += error.problems
-                left = {}
-                break
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                # what a config says of quantisation may be of any shape; tensors have been checked by then
-                said = f"{type(error).__name__}: {error}"
-                problems.append(f"{module}: config.json's quantisation settings cannot be read ({name}: {said}).")
-                left = {}
-                break
-            if claimed is not None:
-                claims.append((name, claimed))
-        if len(claims) > 1:
-            problems.append(f"{module}: its tensors fit several formats: {', '.join(n for n, _ in claims)}.")
-            continue
-        if claims:
-            found[f"{module}.weight" if module else "weight"] = claims[0][1]
-            taken = {id(t) for t in claims[0][1].parts.values()}
-            left = {n: t for n, t in left.items() if id(t) not in taken}
-        for short, tensor in left.items():
-            if tensor.dtype in FLOATS:
-                found[f"{module}.{short}" if module else short] = Dense(shape=tensor.shape, parts={"weight": tensor})
-            elif short not in SPARE:
-                problems.append(f"{module}.{short}: {tensor.dtype} {list(tensor.shape)} fits no format that is known.")
+        if problems:
+            more = [f"{self._called}: … and {len(problems) - 8} more"] if len(problems) > 8 else []
+            raise CheckpointError([*problems[:8], *more], NOT_KNOWN)
+        return found
+
+    def _of(self, module: str) -> dict[str, Weight]:
+        """The weights of one module."""
+        if module not in self._found:
+            try:
+                self._found[module] = _recognised(module, self._modules[module], self._quantisation)
+            except CheckpointError as error:
+                raise CheckpointError([f"{self._called}: {line}" for line in error.problems], NOT_KNOWN) from None
+        return self._found[module]
+
+
+def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> dict[str, Weight]:
+    """What one module's tensors store, by name."""
+    claims = []
+    for name, format in formats():
+        try:
+            claimed = format.recognise(module, own, quantisation)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # what a config says of quantisation may be of any shape; tensors have been checked by then
+            said = f"{type(error).__name__}: {error}"
+            raise CheckpointError(
+                f"{module}: config.json's quantisation settings cannot be read ({name}: {said})."
+            ) from None
+        if claimed is not None:
+            claims.append((name, claimed))
+    if len(claims) > 1:
+        several = ", ".join(n for n, _ in claims)
+        raise CheckpointError(f"{module}: its tensors fit several formats: {several}.")
+    found: dict[str, Weight] = {}
+    left = dict(own)
+    if claims:
+        found[f"{module}.weight" if module else "weight"] = claims[0][1]
+        taken = {id(t) for t in claims[0][1].parts.values()}
+        left = {n: t for n, t in left.items() if id(t) not in taken}
+    problems = []
+    for short, tensor in left.items():
+        if tensor.dtype in FLOATS:
+            found[f"{module}.{short}" if module else short] = Dense(shape=tensor.shape, parts={"weight": tensor})
+        elif short not in SPARE:
+            problems.append(f"{module}.{short}: {tensor.dtype} {list(tensor.shape)} fits no format that is known.")
     if problems:
-        shown = problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else [])
-        raise CheckpointError(shown, "Formats that are read: README, 'Formats'.")
+        raise CheckpointError(problems)
     return found
 
 

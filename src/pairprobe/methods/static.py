@@ -95,7 +95,7 @@ class Static(Pooling):
         table = checkpoint.weights[checkpoint.embedding_name]
         if not table.dense:
             about["precision"] = f"the table itself is stored as {table.format}: its rows are dequantised"
-        elif checkpoint.quantisation:
+        elif checkpoint.quantised:
             about["precision"] = (
                 "the embedding table is not quantised in this checkpoint: precision cannot explain this Δ"
             )
