@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -593,6 +594,32 @@ def test_an_architecture_transformers_does_not_know_is_an_error_of_ours(folder, 
         opened.empty_model()
     with pytest.raises(CheckpointError, match="newer transformers"):
         _ = opened.embedding_name
+
+
+def test_rows_of_the_table_need_no_look_at_other_weights(written, tmp_path):
+    folder = quantise_folder(written("llama", hidden_size=64), tmp_path / "q", "int8", group=16)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    damaged = "model.layers.2.mlp.down_proj"
+    tensors[f"{damaged}.weight_scale"] = tensors[f"{damaged}.weight_scale"][:5].clone()
+    save_file(tensors, file)
+    opened = Checkpoint.open(folder)
+    assert opened.rows(opened.embedding_name, [3])[3].shape == (64,)
+    assert opened.quantised
+    assert opened.weights["model.layers.1.mlp.down_proj.weight"].format.startswith("compressed-tensors int8")
+    said = rf"^q: {re.escape(damaged)}: .* fit none"
+    for whole in (
+        lambda: opened.weights[f"{damaged}.weight"],
+        lambda: opened.storage,
+        lambda: opened.quantisation,
+        lambda: len(opened.weights),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            whole()
+    with pytest.raises(KeyError):
+        _ = opened.weights["model.layers.1.mlp.down_proj.bias"]
+    with pytest.raises(KeyError):
+        _ = opened.weights["no.such.weight"]
 
 
 def test_a_table_of_another_shape_than_the_config_says_is_not_the_embedding(folder):

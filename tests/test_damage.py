@@ -179,11 +179,34 @@ def test_a_name_of_a_megabyte_is_not_repeated_in_full(tmp_path):
     assert "aaa…" in refused(lambda: read_header(raw(tmp_path / "x.safetensors", header, bytes(8))))
 
 
-def test_a_tensor_that_a_header_names_twice_is_refused(tmp_path):
-    one = json.dumps({"w": entry("F32", [2], 0, 8)})[:-1]
-    header = (one + ', "w": ' + json.dumps(entry("F32", [2], 8, 16)) + "}").encode()
-    file = raw(tmp_path / "x.safetensors", header, bytes(16))
-    assert "names w twice" in refused(lambda: read_header(file))
+ONE, TWO = entry("F32", [2], 0, 8), entry("F32", [2], 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("header", "twice"),
+    [
+        (f'{{"w": {json.dumps(ONE)}, "w": {json.dumps(TWO)}}}', "w"),
+        (f'{{"w": {{}}, "w": {json.dumps(ONE)}, "v": {json.dumps(TWO)}}}', "w"),
+        (f'{{"w": 1, "w": {json.dumps(ONE)}, "v": {json.dumps(TWO)}}}', "w"),
+        (f'{{"w": {json.dumps(ONE)}, "\\u0077": {json.dumps(TWO)}}}', "w"),
+        (f'{{"__metadata__": {{"a": "1", "a": "2"}}, "w": {json.dumps(ONE)}, "v": {json.dumps(TWO)}}}', "a"),
+        (f'{{"__metadata__": {{}}, "__metadata__": {{}}, "w": {json.dumps(ONE)}}}', "__metadata__"),
+        ('{"w": {"dtype": "I8", "dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}', "dtype"),
+        (f'{{"a:b": {json.dumps(ONE)}, "v": {json.dumps(TWO)}, "v": {json.dumps(TWO)}}}', "v"),
+    ],
+)
+def test_names_that_a_header_has_twice_are_refused(tmp_path, header, twice):
+    file = raw(tmp_path / "x.safetensors", header.encode(), bytes(16))
+    assert f"names {twice} twice" in refused(lambda: read_header(file))
+
+
+@pytest.mark.parametrize("about", [None, {}, {"format": "pt"}, {"made by": "http://somebody:80"}])
+@pytest.mark.parametrize("name", ["w", "w:0", "data_offsets"])
+def test_names_that_are_there_once_are_not(tmp_path, about, name):
+    header = ({} if about is None else {"__metadata__": about}) | {name: ONE, "v": TWO}
+    for text in (json.dumps(header), json.dumps(header, separators=(",", ":"))):
+        tensors, _ = read_header(raw(tmp_path / "x.safetensors", text.encode(), bytes(16)))
+        assert [(n, t.nbytes) for n, t in tensors.items()] == [(name, 8), ("v", 8)]
 
 
 def test_sizes_that_are_true_are_no_sizes(tmp_path):
