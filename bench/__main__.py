@@ -74,9 +74,8 @@ def measure(name: str, case: Case, repeat: int, temporary: Path) -> list[list[st
     """The rows of one case. Raises Differs, or SubprocessError where a side failed."""
     _child(name, case, "prepare", timeout=PREPARING)
     found = Measured(absent={rival: of.missing for rival, of in case.rivals.items() if of.missing})
-    times = min(repeat, case.most or repeat)
-    for i in range(times):
-        print(f"{name} {i + 1}/{times}", file=sys.stderr, flush=True)
+    for i in range(repeat):
+        print(f"{name} {i + 1}/{repeat}", file=sys.stderr, flush=True)
         file = temporary / "answer.npz"
         found.ours.append(_side(name, case, "ours", file))
         for rival in (r for r in case.rivals if r not in found.absent):

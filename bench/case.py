@@ -87,9 +87,9 @@ class Case:
 
     ours: what pairprobe does, in words. side: our side. rivals: by a short name. prepare: called unmeasured, in a
     process of its own, before the first repetition: writes and warms what all sides read. memory: whether peak memory
-    is compared. threads: of the CPU, None leaves torch's own choice. most: repetitions, where one takes minutes.
-    timeout: seconds a side may take. facts: further rows, from our samples and those of each rival. over: MiB that our
-    side may take at most, beyond what its process held before.
+    is compared. threads: of the CPU, None leaves torch's own choice. timeout: seconds a side may take. facts: further
+    rows, from our samples and those of each rival. over: MiB that our side may take at most, beyond what its process
+    held before.
     """
 
     ours: str
@@ -98,7 +98,6 @@ class Case:
     prepare: Callable[[], None]
     memory: bool = True
     threads: int | None = None
-    most: int | None = None
     timeout: float = 300
     facts: Callable[[Sequence[Sample], Mapping[str, Sequence[Sample]]], Sequence[Fact]] | None = None
     over: float | None = None

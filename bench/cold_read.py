@@ -86,6 +86,5 @@ CASE = Case(
     partial(large.write, INT8),
     memory=False,
     threads=2,
-    most=5,
     facts=facts,
 )

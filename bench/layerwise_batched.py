@@ -29,5 +29,4 @@ CASE = Case(
         )
     },
     material.write_llama,
-    most=3,
 )

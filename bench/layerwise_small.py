@@ -27,5 +27,4 @@ CASE = Case(
         )
     },
     material.write_llama,
-    most=3,
 )

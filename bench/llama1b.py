@@ -127,7 +127,6 @@ CASES = {
         },
         prepare_all,
         threads=1,
-        most=3,
         facts=facts,
     ),
     "two_threads": Case(OURS.format(threads="two threads"), ours, BATCHED, prepare, threads=2, facts=facts),

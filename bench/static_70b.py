@@ -96,5 +96,4 @@ CASE = Case(
     },
     partial(large.write, NAME),
     over=30,
-    most=3,
 )

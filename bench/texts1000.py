@@ -54,6 +54,5 @@ CASE = Case(
     partial(large.write, NAME),
     memory=False,
     threads=2,
-    most=3,
     timeout=900,
 )

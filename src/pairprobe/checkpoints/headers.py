@@ -94,11 +94,10 @@ def _parse(
             raise CheckpointError(f"{file.name}: its header names a tensor {shown(name)}, which none can be.", AGAIN)
         try:
             dtype, shape, (begin, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
-            numbers = (*shape, begin, end)
-            # True is an int to Python, and no size to anybody
-            if {*map(type, numbers)} != {int} or min(numbers) < 0 or max(numbers) >= 2**63 or begin > end:
-                raise ValueError
-            if len(shape) > LARGEST_RANK or not isinstance(entry["shape"], list):
+            for n in (*shape, begin, end):
+                if type(n) is not int or not 0 <= n < 2**63:  # True is an int to Python, and no size to anybody
+                    raise ValueError
+            if begin > end or len(shape) > LARGEST_RANK or not isinstance(entry["shape"], list):
                 raise ValueError
         except (KeyError, TypeError, ValueError, IndexError):
             raise CheckpointError(f"{file.name}: the header's entry for {shown(name)} is not readable.") from None
