@@ -613,6 +613,7 @@ def test_rows_of_the_table_need_no_look_at_other_weights(written, tmp_path):
         lambda: opened.storage,
         lambda: opened.quantisation,
         lambda: len(opened.weights),
+        lambda: opened.assigned(opened.empty_model()),
     ):
         with pytest.raises(CheckpointError, match=said):
             whole()

@@ -315,8 +315,9 @@ class Checkpoint:
 
     def assigned(self, model: Any, within: str = "") -> dict[str, Weight | Experts]:
         """Parameter of `model` → the stored weight that fills it. Raises as `names.assign`."""
+        all_of_them = dict(self.weights)  # whose errors name this checkpoint already
         try:
-            return assign(model, self.weights, within)
+            return assign(model, all_of_them, within)
         except CheckpointError as error:
             raise type(error)([f"{self.name}: {line}" for line in error.problems], error.next_step) from None
 
