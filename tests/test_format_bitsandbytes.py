@@ -11,7 +11,7 @@ from packed import headers, on_disk, seen_from_all_sides
 
 from pairprobe.checkpoints import packing
 from pairprobe.checkpoints.formats import bitsandbytes
-from pairprobe.checkpoints.weight import weights
+from pairprobe.checkpoints.weight import Weights
 from pairprobe.errors import CheckpointError
 
 # The sixteen values of NormalFloat4 (Dettmers et al. 2023, appendix E) and of bitsandbytes' FP4.
@@ -183,7 +183,7 @@ def test_codes_may_be_stored_in_wider_words(recognised):
 def test_every_tensor_of_a_layer_finds_its_place(tmp_path):
     tensors = four_bit((4, 64), 64, outer=256)[0]
     stored = {f"model.layer.{n}": t for n, t in tensors.items()} | {"model.layer.bias": torch.zeros(4)}
-    found = weights(on_disk(stored, tmp_path / "x"), {"quant_method": "bitsandbytes"})
+    found = Weights(on_disk(stored, tmp_path / "x"), {"quant_method": "bitsandbytes"})
     assert {n: w.format for n, w in found.items()} == {
         "model.layer.weight": "bitsandbytes nf4, blocks of 64, nested",
         "model.layer.bias": "fp32",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from pairprobe.checkpoints import reading
 from pairprobe.checkpoints.formats.compressed_tensors import activations, recognise
 from pairprobe.checkpoints.headers import Tensor, read_header
-from pairprobe.checkpoints.weight import weights
+from pairprobe.checkpoints.weight import Weights
 from pairprobe.errors import CheckpointError
 from pairprobe.rooms import Activations
 
@@ -350,13 +350,13 @@ def test_formats_say_what_they_are(tmp_path):
 
 def test_a_module_stored_dense_stays_dense_though_the_config_targets_it(tmp_path):
     tensors = on_disk(tmp_path, {f"{MODULE}.weight": torch.ones(4, 4, dtype=torch.bfloat16)})
-    assert weights(tensors, config(i(8, "channel")))[f"{MODULE}.weight"].format == "bf16"
+    assert Weights(tensors, config(i(8, "channel")))[f"{MODULE}.weight"].format == "bf16"
 
 
 def test_a_module_on_the_ignore_list_that_is_stored_quantised_is_read(tmp_path):
     stored, expected = compress("int-quantized", i(8, "channel"), (4, 8))
     tensors = on_disk(tmp_path, {f"{MODULE}.{n}": t for n, t in stored.items()})
-    found = weights(tensors, config(i(8, "channel")) | {"ignore": [MODULE]})
+    found = Weights(tensors, config(i(8, "channel")) | {"ignore": [MODULE]})
     assert torch.equal(dense(found[f"{MODULE}.weight"]), expected)
 
 

@@ -12,7 +12,7 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from pairprobe.checkpoints import reading
 from pairprobe.checkpoints.formats.fp8_block import recognise
 from pairprobe.checkpoints.headers import Tensor, read_header
-from pairprobe.checkpoints.weight import weights
+from pairprobe.checkpoints.weight import Weights
 from pairprobe.errors import CheckpointError
 from pairprobe.rooms import Activations
 
@@ -144,7 +144,7 @@ def test_a_stored_scale_of_the_input_is_a_part(tmp_path):
 
 def test_no_other_format_takes_these_tensors_as_well(tmp_path):
     state = {f"{MODULE}.{n}": t for n, t in example(130, 140).items()}
-    found = weights(on_disk(tmp_path, state), DEEPSEEK)
+    found = Weights(on_disk(tmp_path, state), DEEPSEEK)
     assert list(found) == [f"{MODULE}.weight"]
 
 

@@ -23,7 +23,7 @@ from pairprobe.checkpoints.formats import gguf_blocks
 from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, SIZES, TYPES, GgufTensor, recognise
 from pairprobe.checkpoints.gguf import Opened, open_file, read_container
 from pairprobe.checkpoints.headers import Tensor
-from pairprobe.checkpoints.weight import Weight, weights
+from pairprobe.checkpoints.weight import Weight, Weights
 from pairprobe.errors import CheckpointError
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -52,7 +52,7 @@ def weight_of(type: str, data: np.ndarray, heads: int = 0) -> Weight:
 def dense(opened: Opened) -> dict[str, torch.Tensor]:
     """Every weight whole, in float32, by name."""
     found = {}
-    for name, weight in weights(opened.tensors, {}).items():
+    for name, weight in Weights(opened.tensors, {}).items():
         found[name] = torch.empty(weight.shape)
         parts = {role: reading.whole(part) for role, part in weight.parts.items()}
         assert weight.rows(parts, 0, weight.shape[0], found[name]) is None
@@ -263,7 +263,7 @@ def test_every_tensor_is_the_one_transformers_makes_of_the_file(kind, type, tmp_
 
 def test_rows_of_the_embedding_are_read_alone(written):
     opened = open_file(written("qwen2", "Q8_0"))
-    weight = weights(opened.tensors, {})["model.embed_tokens.weight"]
+    weight = Weights(opened.tensors, {})["model.embed_tokens.weight"]
     assert weight.by_row
     part = reading.rows(weight.parts["weight"], [7, 200])
     out = torch.empty(2, 256)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bench.encode import encode
 from pairprobe.checkpoints import reading
 from pairprobe.checkpoints.headers import read_header
-from pairprobe.checkpoints.weight import weights as stored_weights
+from pairprobe.checkpoints.weight import Weights
 from pairprobe.executions.grids import GRIDS, NF4, _cells, _e4m3
 
 #: execution.weights → (format as bench writes it, its options for a checkpoint of float32, whose scales are that, too)
@@ -57,7 +57,7 @@ def read_back(weight: torch.Tensor, name: str, folder: Path) -> torch.Tensor:
     format, options = WRITTEN[name]
     parts = encode(weight, format, **options).parts
     save_file({f"a.b.{n}": t.contiguous() for n, t in parts.items()}, folder / "model.safetensors")
-    (found,) = stored_weights(read_header(folder / "model.safetensors")[0], SAID.get(name, {})).values()
+    (found,) = Weights(read_header(folder / "model.safetensors")[0], SAID.get(name, {})).values()
     out = torch.empty(found.shape)
     factor = found.rows({role: reading.whole(p) for role, p in found.parts.items()}, 0, found.shape[0], out)
     return out if factor is None else out * factor[:, None]

@@ -119,14 +119,14 @@ class Weights(Mapping[str, Weight]):
     Args:
         tensors: by stored name.
         quantisation: what the config says of it, {} where nothing.
-        of: what errors call the checkpoint.
+        of: what errors call the checkpoint, '' for nothing.
 
     Raises:
         CheckpointError: tensors that no format, or more than one, takes for its own; by whatever recognises them.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], of: str) -> None:
-        self._quantisation, self._called = quantisation, of
+    def __init__(self, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], of: str = "") -> None:
+        self._quantisation, self._called = quantisation, f"{of}: " if of else ""
         self._modules: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             module, short = split(name)
@@ -165,7 +165,7 @@ class Weights(Mapping[str, Weight]):
             except CheckpointError as error:
                 problems += error.problems
         if problems:
-            more = [f"{self._called}: … and {len(problems) - 8} more"] if len(problems) > 8 else []
+            more = [f"{self._called}… and {len(problems) - 8} more"] if len(problems) > 8 else []
             raise CheckpointError([*problems[:8], *more], NOT_KNOWN)
         return found
 
@@ -175,7 +175,7 @@ class Weights(Mapping[str, Weight]):
             try:
                 self._found[module] = _recognised(module, self._modules[module], self._quantisation)
             except CheckpointError as error:
-                raise CheckpointError([f"{self._called}: {line}" for line in error.problems], NOT_KNOWN) from None
+                raise CheckpointError([f"{self._called}{line}" for line in error.problems], NOT_KNOWN) from None
         return self._found[module]
 
 
