@@ -615,8 +615,9 @@ def test_rows_of_the_table_need_no_look_at_other_weights(written, tmp_path):
         lambda: len(opened.weights),
         lambda: opened.assigned(opened.empty_model()),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=said) as caught:
             whole()
+        assert caught.value.next_step.startswith("Download the checkpoint again")
     with pytest.raises(KeyError):
         _ = opened.weights["model.layers.1.mlp.down_proj.bias"]
     with pytest.raises(KeyError):

@@ -557,19 +557,30 @@ def test_integer_sums_are_exact_where_the_processors_own_are_not(columns, monkey
     assert torch.equal(products.integer_sums(x, q), exact)
 
 
-def test_states_that_depend_on_the_batch_are_not_kept(tmp_path):
-    checkpoint = Checkpoint.open(write("llama", tmp_path / "llama"))
-    assert CPU.key(checkpoint) is not None
-    asked = {n: replace(w, activations=Activations("int8", "tensor")) for n, w in checkpoint.weights.items()}
+class Dense(dict):
+    """Weights of a checkpoint that stores none of them quantised."""
+
+    quantised = False
+
+
+def asking(folder: Path, activations: Activations) -> Checkpoint:
+    """A dense checkpoint whose products all ask for inputs that are quantised so."""
+    checkpoint = Checkpoint.open(folder)
+    asked = Dense({n: replace(w, activations=activations) for n, w in checkpoint.weights.items()})
     object.__setattr__(checkpoint, "weights", asked)
+    return checkpoint
+
+
+def test_states_that_depend_on_the_batch_are_not_kept(tmp_path):
+    folder = write("llama", tmp_path / "llama")
+    assert CPU.key(Checkpoint.open(folder)) is not None
+    checkpoint = asking(folder, Activations("int8", "tensor"))
     assert CPU.key(checkpoint) is None
     assert replace(CPU, activations="weight_only").key(checkpoint) is not None
 
 
 def test_a_kind_of_activations_that_is_not_computed_is_told_before_the_run(tmp_path):
-    checkpoint = Checkpoint.open(write("llama", tmp_path / "llama"))
-    asked = {n: replace(w, activations=Activations("fp8 bounded")) for n, w in checkpoint.weights.items()}
-    object.__setattr__(checkpoint, "weights", asked)
+    checkpoint = asking(write("llama", tmp_path / "llama"), Activations("fp8 bounded"))
     assert "fp8 bounded" in CPU.refuse(checkpoint)
     assert "weight_only" in CPU.refuse(checkpoint)
 

@@ -159,14 +159,16 @@ class Weights(Mapping[str, Weight]):
     def _all(self) -> dict[str, Weight]:
         found: dict[str, Weight] = {}
         problems: list[str] = []
+        steps: dict[str, None] = {}
         for module in self._modules:
             try:
                 found |= self._of(module)
             except CheckpointError as error:
                 problems += error.problems
+                steps[error.next_step] = None
         if problems:
             more = [f"{self._called}… and {len(problems) - 8} more"] if len(problems) > 8 else []
-            raise CheckpointError([*problems[:8], *more], NOT_KNOWN)
+            raise CheckpointError([*problems[:8], *more], next(iter(steps)) if len(steps) == 1 else NOT_KNOWN)
         return found
 
     def _of(self, module: str) -> dict[str, Weight]:
@@ -175,7 +177,8 @@ class Weights(Mapping[str, Weight]):
             try:
                 self._found[module] = _recognised(module, self._modules[module], self._quantisation)
             except CheckpointError as error:
-                raise CheckpointError([f"{self._called}{line}" for line in error.problems], NOT_KNOWN) from None
+                lines = [f"{self._called}{line}" for line in error.problems]
+                raise CheckpointError(lines, error.next_step or NOT_KNOWN) from None
         return self._found[module]
 
 
