@@ -29,6 +29,7 @@ def by_length(workshop: Workshop) -> Iterator[None]:
     transformers looks it up in its module for each call, in every architecture; other shapes than the batch's, as of
     crossed or cached attention, are left alone. Attention that is written out (eager) knows nothing of it.
     """
+    import torch
     from torch.nn import functional
 
     own = functional.scaled_dot_product_attention
@@ -48,8 +49,9 @@ def by_length(workshop: Workshop) -> Iterator[None]:
         if not known or dropout_p or (attn_mask is not None and attn_mask.ndim != 4):
             return own(query, key, value, attn_mask, dropout_p, is_causal, **more)
 
-        def part(x: torch.Tensor, rows: torch.Tensor, held: int) -> torch.Tensor:
-            return x.index_select(0, rows)[:, :, :held] if pack is None else pack.heads(x, rows, held)
+        def part(x: torch.Tensor, rows: torch.Tensor, size: int) -> torch.Tensor:
+            at = torch.arange(size, device=x.device).clamp_(max=workshop.shape[1] - 1)
+            return x.index_select(0, rows).index_select(2, at) if pack is None else pack.heads(x, rows, at)
 
         found = _attend(own, workshop, part, (query, key, value), attn_mask, is_causal, more)
         return found if pack is None else pack.results(found)
@@ -71,8 +73,9 @@ def _attend(
     more: dict[str, Any],
 ) -> torch.Tensor:
     """[texts, heads, tokens, width], as `own` would give. of: query, key, value. part: of one of these, [texts, heads,
-    tokens, width] of some texts and their first tokens. Texts of as many places are computed together, but not more
-    than keeps what is copied small: it stays in the processor's caches, and takes little memory."""
+    places, width] of some texts; behind the batch its last place again, which nothing looks at. Texts of as many places
+    are computed together, but not more than keeps what is copied small: it stays in the processor's caches, and takes
+    little memory."""
     import torch
 
     lengths, (texts, tokens), like = workshop.lengths, workshop.shape, of[0]
@@ -86,17 +89,10 @@ def _attend(
         for start in range(0, len(alike), several):
             some = alike[start : start + several]
             rows = torch.tensor(some, device=like.device)
-            q, k, v = (_placed(part(x, rows, held), size) for x in of)
+            q, k, v = (part(x, rows, size) for x in of)
             seen = _mask(mask, rows, held, size, [lengths[i] for i in some], causal, q)
             out[rows, :held] = own(q, k, v, attn_mask=seen, **more)[:, :, :held].transpose(1, 2)
     return out.transpose(1, 2)
-
-
-def _placed(x: torch.Tensor, size: int) -> torch.Tensor:
-    """[batch, heads, held, width] → [batch, heads, size, width], zeros behind."""
-    from torch.nn.functional import pad
-
-    return pad(x, (0, 0, 0, size - x.shape[2])) if size > x.shape[2] else x
 
 
 def _mask(

@@ -66,9 +66,9 @@ class Pack:
         """[1, n, …] → [texts, tokens, …]; places without a token hold some row."""
         return x[0].index_select(0, self.back).view(*self.shape, *x.shape[2:])
 
-    def heads(self, x: torch.Tensor, texts: torch.Tensor, held: int) -> torch.Tensor:
-        """[1, heads, n, width] → [texts, heads, held, width], of these texts the first tokens."""
-        rows = self.back.view(self.shape).index_select(0, texts)[:, :held]
+    def heads(self, x: torch.Tensor, texts: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """[1, heads, n, width] → [texts, heads, places, width], what is at these places of these texts."""
+        rows = self.back.view(self.shape).index_select(0, texts).index_select(1, places)
         found = x[0].transpose(0, 1).index_select(0, rows.flatten())
         return found.view(*rows.shape, *found.shape[1:]).transpose(1, 2)
 

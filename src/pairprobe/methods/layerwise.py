@@ -166,8 +166,9 @@ def _measure(
         if int(batch[0]) not in weights:
             padded = [_padded([share[i] for i in of], states.shape[1]) for share in shares]
             weights[int(batch[0])] = [torch.from_numpy(p).to(states.device) for p in padded]
-        # [batch, tokens, width] · [batch, tokens] → [batch, width], summed in float32; one by one, as if alone
-        pooled = [torch.einsum("btd,bt->bd", states, w).cpu().numpy() for w in weights[int(batch[0])]]
+        # [batch, 1, tokens] · [batch, tokens, width], summed in float32; one pooling after another, as if alone. In this
+        # order it is 20 times as fast on a CPU as with the states first, which einsum takes.
+        pooled = [torch.bmm(w[:, None], states)[:, 0].cpu().numpy() for w in weights[int(batch[0])]]
         gathered.put(depth, of, pooled)
         if gathered.norms is not None:
             gathered.put_norms(depth, of, torch.linalg.vector_norm(states, dim=-1).cpu().numpy())
