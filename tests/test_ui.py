@@ -88,6 +88,7 @@ def test_the_ui_shows_the_runs_and_ends_with_all_its_processes(
     monkeypatch.setenv("PAIRPROBE_HOME", str(home))
     with started(["run.py", "ui", "--port", str(port)], cwd=ROOT, stderr=subprocess.PIPE) as ui:
         assert ui.stdout is not None
+        assert "is starting" in ui.stdout.readline()
         link = ui.stdout.readline()
         assert re.search(rf"http://{HOST}:{port}/#/experiments/\d+/runs", link)
         assert "Ctrl-C" in ui.stdout.readline()

@@ -37,6 +37,7 @@ def main(words: list[str]) -> int:
         show.line("ui", store.runs_link(_experiment(store, args.experiment)), always=True)
         return 0
     _check_free(args.port)
+    show.line("ui", "MLflow's server is starting, which takes several seconds …")
     link = store.runs_link(_experiment(store, args.experiment), base=f"http://{HOST}:{args.port}")
     with tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as said:  # an unread pipe would fill
         server = subprocess.Popen(
