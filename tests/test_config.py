@@ -219,6 +219,12 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     assert job.name == "minilm-layerwise-mine"
 
 
+@pytest.mark.parametrize("key", ["source", "tokenizer"])
+def test_an_empty_path_is_an_error_and_not_the_current_folder(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.{key} is empty; allowed: a folder"):
+        job_of(f"model.{key}=")
+
+
 HEAVY = ("torch", "transformers", "mlflow", "pandas", "matplotlib", "sklearn", "seaborn", "scipy")
 
 

@@ -298,7 +298,8 @@ def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     for group, key in PATHS:
         node = plain.get(group)
         value = node.get(key) if isinstance(node, dict) else None
-        file = Path(value).expanduser() if isinstance(value, str) and value != MISSING else None
+        # '' would be the current folder
+        file = Path(value).expanduser() if isinstance(value, str) and value not in ("", MISSING) else None
         if file is not None and (file.is_file() or (file.is_dir() and group != "method")):
             node[key] = str(file.absolute())  # type: ignore[index]
     return plain

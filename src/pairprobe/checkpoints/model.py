@@ -52,6 +52,9 @@ class Model:
 
     def __post_init__(self) -> None:
         one_of("model.fetch", self.fetch, FETCH)
+        for key in ("source", "tokenizer"):
+            if getattr(self, key) == "":
+                raise ConfigError(f"model.{key} is empty; allowed: a folder, or null where none is meant.")
         if self.file is not None and not (self.hub and self.file.endswith(".gguf")):
             raise ConfigError(
                 f"model.file is '{self.file}'; allowed: a .gguf file of the repository that model.hub names.",
