@@ -29,7 +29,6 @@ def by_length(workshop: Workshop) -> Iterator[None]:
     transformers looks it up in its module for each call, in every architecture; other shapes than the batch's, as of
     crossed or cached attention, are left alone. Attention that is written out (eager) knows nothing of it.
     """
-    import torch
     from torch.nn import functional
 
     own = functional.scaled_dot_product_attention
@@ -49,8 +48,7 @@ def by_length(workshop: Workshop) -> Iterator[None]:
         if not known or dropout_p or (attn_mask is not None and attn_mask.ndim != 4):
             return own(query, key, value, attn_mask, dropout_p, is_causal, **more)
 
-        def part(x: torch.Tensor, rows: torch.Tensor, size: int) -> torch.Tensor:
-            at = torch.arange(size, device=x.device).clamp_(max=workshop.shape[1] - 1)
+        def part(x: torch.Tensor, rows: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
             return x.index_select(0, rows).index_select(2, at) if pack is None else pack.heads(x, rows, at)
 
         found = _attend(own, workshop, part, (query, key, value), attn_mask, is_causal, more)
@@ -66,16 +64,15 @@ def by_length(workshop: Workshop) -> Iterator[None]:
 def _attend(
     own: Any,
     workshop: Workshop,
-    part: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
+    part: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     of: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     mask: torch.Tensor | None,
     causal: bool,
     more: dict[str, Any],
 ) -> torch.Tensor:
     """[texts, heads, tokens, width], as `own` would give. of: query, key, value. part: of one of these, [texts, heads,
-    places, width] of some texts; behind the batch its last place again, which nothing looks at. Texts of as many places
-    are computed together, but not more than keeps what is copied small: it stays in the processor's caches, and takes
-    little memory."""
+    places, width], of some texts these places. Texts of as many places are computed together, but not more than keeps
+    what is copied small: it stays in the processor's caches, and takes little memory."""
     import torch
 
     lengths, (texts, tokens), like = workshop.lengths, workshop.shape, of[0]
@@ -85,11 +82,12 @@ def _attend(
     for size in sorted(set(places)):
         alike = [i for i, n in enumerate(places) if n == size]
         held = min(size, tokens)
+        at = torch.arange(size, device=like.device).clamp_(max=tokens - 1)  # the last one again: nothing looks there
         several = max(1, most // (like.shape[1] * size * like.shape[3] * like.itemsize))
         for start in range(0, len(alike), several):
             some = alike[start : start + several]
             rows = torch.tensor(some, device=like.device)
-            q, k, v = (part(x, rows, size) for x in of)
+            q, k, v = (part(x, rows, at) for x in of)
             seen = _mask(mask, rows, held, size, [lengths[i] for i in some], causal, q)
             out[rows, :held] = own(q, k, v, attn_mask=seen, **more)[:, :, :held].transpose(1, 2)
     return out.transpose(1, 2)
