@@ -48,7 +48,10 @@ CASE = Case(
             {LOAD_AND_FORWARD: 0.8},
         ),
         "shared": Rival(
-            "these products, of what begins alike once, as ours does", partial(products, shared=True), same_tokens
+            "these products, of what begins alike once, as ours does",
+            partial(products, shared=True),
+            same_tokens,
+            {LOAD_AND_FORWARD: 0.8},
         ),
     },
     partial(large.write, NAME),
