@@ -129,7 +129,13 @@ def test_a_workload_knows_the_texts_it_is_made_of(written):
     rows = [0, len(WORDS), 1]
     some, selected = Workload.of(together, 3).select(np.array(rows)), together.select(rows)
     assert (list(some.lengths), list(some.parts)) == (list(selected.lengths), [0, 1, 0])
-    assert (len(some), some.poolings, some.beginnings) == (3, 3, None)
+    assert (len(some), some.poolings, some.held) == (3, 3, len(together))
+    ids = [selected.of[i].ids for i in range(3)]
+    assert some.vocabulary == len({int(i) for of in ids for i in of})
+    led = [(part, *of[: n + 1]) for of, part in zip(ids, (0, 1, 0), strict=True) for n in range(len(of))]
+    assert some.beginnings() == len({*led}) < len(led)
+    assert some.beginnings(np.array([0, 1])) == len(ids[0]) + len(ids[1])  # of two parts
+    assert Workload(some.lengths).beginnings() == Workload(some.lengths).vocabulary == some.lengths.sum()
 
 
 def test_a_pass_asks_the_model_once_whatever_is_pooled(written, layers_read):

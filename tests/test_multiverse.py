@@ -97,7 +97,7 @@ def test_texts_of_all_templates_go_once_each_in_its_own_part(tokenizer):
 def test_estimates_count_the_texts_of_all_templates(tokenizer):
     asked = Alternatives({"bare": BARE}, [LAST])
     found = asked_of_the_model(asked, GLOSS, MEAN, tokenizer, pair_set(), len(tokenizer))
-    assert 0 < found.beginnings < found.lengths.sum()
+    assert 0 < found.beginnings() < found.lengths.sum()
     assert len(found.lengths) == len(found.parts) == 22
     assert found.poolings == 2
     found = asked_of_the_model(Alternatives(), GLOSS, MEAN, tokenizer, pair_set(), len(tokenizer))

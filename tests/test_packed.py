@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from small_models import edit_config, tokens_of, write
@@ -21,7 +20,7 @@ from pairprobe.executions.packed import KNOWN, Pack, Unlike, looks_back
 from pairprobe.executions.products import Workshop
 from pairprobe.executions.resident import Resident
 from pairprobe.executions.sequence import Call
-from pairprobe.executions.sharing import rows
+from pairprobe.executions.sharing import Taken, rows
 from pairprobe.executions.stream import taken_apart
 from pairprobe.rooms import Workload
 
@@ -238,7 +237,7 @@ def test_rows_that_differ_before_the_layer_are_computed_by_themselves():
 def test_results_that_differ_are_not_shared():
     made = workshop(IDS, MASK)
     assert made.rows is not None
-    pack = Pack(made.rows.first, made.rows.back, (3, 4), checked=made.rows)
+    pack = Pack(Taken(made.rows.first, made.rows.back, (5,)), (3, 4), checked=made.rows)
     x = states()[:, None]
     assert torch.equal(pack.results(x)[0, 0], states().flatten(0, 1)[made.rows.first])
     x[2, 0, 1, 0] += 1
@@ -249,7 +248,7 @@ def test_results_that_differ_are_not_shared():
 def test_what_is_given_for_each_token_is_packed_and_masks_are_not():
     made = workshop(IDS, MASK)
     assert made.rows is not None
-    pack = Pack(made.rows.first, made.rows.back, (3, 4))
+    pack = Pack(Taken(made.rows.first, made.rows.back, (5,)), (3, 4))
     turns = torch.arange(4.0)[None, :, None]
     call = Call(((turns, turns), None), {"mask": causal(), "places": torch.arange(4)[None], "flag": True}, False)
     found = packed.packed(call, pack)
@@ -287,6 +286,6 @@ def test_a_decoder_that_is_told_to_look_ahead_is_planned_for_all_its_tokens(tmp_
             edit_config(folder, is_causal=False)
         checkpoint = Checkpoint.open(folder)
         assert taken_apart(checkpoint, "float32", "sdpa").causal == (not ahead)
-        lengths = tokens_of(checkpoint).lengths
-        of[ahead] = ONE.estimate(checkpoint, Workload(np.full(64, int(lengths.max())), beginnings=20)).host
+        asked = Workload.of(tokens_of(checkpoint).select([0] * 64))
+        of[ahead] = ONE.estimate(checkpoint, asked).host
     assert of[True] > of[False]

@@ -17,6 +17,7 @@ from pairprobe.executions.stream import taken_apart
 from pairprobe.executions.streamed import Streamed
 from pairprobe.methods.layerwise import Layerwise
 from pairprobe.records import Tokens
+from pairprobe.rooms import Workload
 
 CPU = Streamed(device="cpu", dtype="float32", resume=False)
 WORDS = ("dog", "doom", "cat", "ʷek", "dot", "wolf")
@@ -86,8 +87,9 @@ def test_a_causal_model_computes_each_beginning_once_and_gives_the_same_states(
     execution = GEMMA if kind == "gemma2" else CPU
     shared = vectors(folder, tokens, execution)
     distinct = len({tuple(t.ids[: i + 1]) for t in tokens.of for i in range(len(t))})
-    assert distinct == tokens.beginnings
-    assert replace(tokens, parts=np.arange(len(tokens))).beginnings == tokens.lengths.sum()  # none shares a part
+    assert distinct == Workload.of(tokens).beginnings()
+    apart = Workload.of(replace(tokens, parts=np.arange(len(tokens))))
+    assert apart.beginnings() == tokens.lengths.sum()  # none shares a part
     assert taken_apart(Checkpoint.open(folder), "float32", execution.attention).causal
     assert distinct < sum(len(t) for t in tokens.of)
     whole = {n for n in multiplied if n >= distinct}  # experts are given some tokens each
@@ -121,11 +123,16 @@ def test_rows_that_differ_by_one_bit_are_computed_by_themselves() -> None:
     assert found is not None
     flat = torch.arange(16.0).view(8, 2)
     flat[2] = flat[4] = flat[6] = flat[0]
-    places, back = found.shared(flat) or (None, None)
+    taken = found.shared(flat)
+    assert taken is not None
+    places, back = taken.places, taken.back
+    assert taken.sizes == (5,)
     assert places.tolist() == found.first.tolist() == [0, 1, 3, 5, 7]
     assert places[back].tolist() == [0, 1, 0, 3, 0, 5, 0, 7]
     flat[4, 1] = torch.nextafter(flat[4, 1], torch.tensor(9.0))
-    places, back = found.shared(flat) or (None, None)
+    taken = found.shared(flat)
+    assert taken is not None
+    places, back = taken.places, taken.back
     assert places.tolist() == [0, 1, 3, 5, 7, 4]
     assert places[back].tolist() == [0, 1, 0, 3, 4, 5, 0, 7]
     assert torch.equal(flat[places][back], flat)  # every real token has its own row, to the last bit

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from small_models import tokens_of, write
 
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.errors import ExecutionError
-from pairprobe.executions import planning, streamed
+from pairprobe.executions import pace, planning, streamed
 from pairprobe.executions.cache import resident
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
-from pairprobe.executions.planning import Room, Sizes, needs
+from pairprobe.executions.planning import Needs, Room, Sizes, needs
 from pairprobe.executions.products import Workshop
 from pairprobe.executions.streamed import Streamed
 from pairprobe.rooms import Workload
@@ -116,21 +117,27 @@ def test_memory_that_vanishes_during_the_run_is_an_error_of_ours(large, monkeypa
 SIZES = Sizes(layer=100, weight=40, outside=0, slots=0, width=1, widest=1, expert=0, itemsize=4)
 
 
+def chosen(found: Needs) -> tuple[Room, list[int], int]:
+    """Room for weights and texts of each batch of the first pass, and the number of passes."""
+    first = found.passes[0]
+    return first.room, [sum(map(len, groups)) for groups in first.batches], len(found.passes)
+
+
 def test_first_less_reading_ahead_then_smaller_batches_then_several_passes():
     asked = Workload(np.full(128, 16))
     layer, weight = 50 * 2**20, 10 * 2**20
     of = replace(SIZES, layer=layer, weight=weight, widest=2**14, width=2**10)
     most = needs(of, asked, "cpu", 1024, Budget(2**60))
-    assert (most.room, most.batch_tokens, len(most.chunks)) == (Room(2 * layer), 1024, 1)
+    assert chosen(most) == (Room(2 * layer), [64, 64], 1)
     less = needs(of, asked, "cpu", 1024, Budget(most.host - 1))
-    assert (less.room, less.batch_tokens, len(less.chunks)) == (Room(layer + weight), 1024, 1)
+    assert chosen(less) == (Room(layer + weight), [64, 64], 1)
     assert most.host - less.host == layer - weight
     one = needs(of, asked, "cpu", 1024, Budget(less.host - 1))
-    assert (one.room, one.batch_tokens, len(one.chunks)) == (Room(layer, rolls=False), 1024, 1)
+    assert chosen(one) == (Room(layer, rolls=False), [64, 64], 1)
     small = needs(of, asked, "cpu", 1024, Budget(one.host - 1))
-    assert (small.batch_tokens, len(small.chunks)) == (256, 1)
+    assert chosen(small) == (Room(2 * layer), [16] * 8, 1)  # which spare more than a layer
     least = needs(of, asked, "cpu", 1024, Budget(0))
-    assert (least.room, len(least.chunks)) == (Room(layer, rolls=False), 128)
+    assert chosen(least) == (Room(layer, rolls=False), [1], 128)
     several = needs(of, asked, "cpu", 1024, Budget(least.host + 1))
     assert several.host <= least.host + 1
     assert sorted(int(i) for c in several.chunks for i in c) == list(range(128))
@@ -140,7 +147,59 @@ def test_too_little_for_a_layer_is_enough_for_passes_of_one_batch():
     asked = Workload(np.full(128, 16))
     of = replace(SIZES, layer=500 * 2**20, weight=10 * 2**20, packs=True)
     found = needs(of, asked, "cpu", 1024, Budget(100 * 2**20))
-    assert (found.room, found.batch_tokens, len(found.chunks)) == (Room(2 * of.weight, of.weight), 1024, 2)
+    assert chosen(found) == (Room(2 * of.weight, of.weight), [64], 2)
+
+
+SEVENTY_B = Sizes(  # Llama-3.3-70B's INT8: its layer, its largest weight, a state of 8192 values and a gate of 28672
+    layer=856 * 10**6, weight=235 * 10**6, outside=10**7, slots=70_000, width=8192, widest=28672, expert=0, itemsize=4,
+    depths=81, packs=True, once=True, joins=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_the_less_memory_there_is_the_more_passes_a_few_at_a_time(joins):
+    parts, lengths = np.repeat([0, 1], [26, 74]), np.repeat([18, 4], [26, 74])
+    ids = tuple(np.arange(n) + 100 * i for i, n in enumerate(lengths))
+    asked = Workload(lengths, parts, ids=ids, leads=ids)
+    of = replace(SEVENTY_B, joins=joins)
+    whole = needs(of, asked, "cpu", 4096, Budget(2**60))
+    (one,) = whole.passes
+    assert whole.once == whole.host == one.host
+    assert len(one.batches) == (1 if joins else 2)
+    assert (one.room.nbytes < of.layer) == joins
+    once = needs(of, asked, "cpu", 4096, Budget(0)).once
+    assert once < whole.once  # with smaller batches, and less reading ahead
+    counts = []
+    for budget in range(once, 10**9, -(10**7)):
+        found = needs(of, asked, "cpu", 4096, Budget(budget))
+        assert found.host <= budget
+        assert counts or found.host == once
+        assert found.once == once
+        assert sorted(int(i) for c in found.chunks for i in c) == list(range(100))
+        counts.append(len(found.passes))
+    assert counts[0] == 1 < counts[-1]
+    assert all(0 <= b - a <= 2 for a, b in pairwise(counts))
+    assert counts[-1] <= 6  # 0.6 GB of states and vectors too many for 0.4 GB beside the weights
+
+
+def test_passes_are_of_one_part_each_where_parts_cannot_be_one_batch():
+    parts = np.array([0, 1, 0, 1, 1, 1, 1])
+    asked = Workload(np.array([5, 3, 9, 1, 1, 8, 1]), parts)
+    for count in range(2, 8):
+        passes = planning._divided(asked, count, apart=True)
+        assert len(passes) == count
+        assert all(len({*parts[rows]}) == 1 for rows in passes)
+        assert sorted(int(i) for rows in passes for i in rows) == list(range(7))
+    assert [list(rows) for rows in planning._divided(asked, 2, apart=False)] == [[2, 0], [5, 1, 3, 4, 6]]
+    assert [list(rows) for rows in planning._divided(asked, 7, apart=False)] == [[2], [0], [5], [1], [3], [4], [6]]
+
+
+def test_the_vectors_of_all_passes_count_in_each():
+    asked = Workload(np.full(1000, 4))
+    of = replace(SIZES, depths=30, width=1000)
+    least = needs(of, asked, "cpu", 4096, Budget(0))
+    assert len(least.passes) == 1000
+    assert least.host > 30 * 1000 * 1000 * 4
 
 
 @pytest.mark.parametrize(
@@ -156,22 +215,24 @@ def test_too_little_for_a_layer_is_enough_for_passes_of_one_batch():
 )
 def test_weights_take_each_others_places_where_one_batch_uses_each_of_them_once(device, texts, expert, packs, room):
     asked = Workload(np.full(texts, 16))
-    assert needs(replace(SIZES, expert=expert, packs=packs), asked, device, 1024, Budget(2**60, 2**60)).room == room
+    assert (
+        needs(replace(SIZES, expert=expert, packs=packs), asked, device, 1024, Budget(2**60, 2**60)).passes[0].room
+        == room
+    )
 
 
 def test_packed_layers_take_memory_for_what_is_computed():
-    asked = Workload(np.array([10, *[4] * 9]), beginnings=12)  # 46 tokens, 100 padded
+    ids = tuple(np.arange(n) for n in [10, *[4] * 9])  # 46 tokens, 100 padded, of 10 distinct beginnings
+    asked = Workload(np.array([10, *[4] * 9]), ids=ids, leads=ids)
     of = replace(SIZES, widest=2**18, width=2**10)
     made = [
         needs(replace(of, packs=packs, once=once), asked, "cpu", 1024, Budget(2**60))
         for packs, once in [(False, False), (True, False), (True, True)]
     ]
-    found = [n.host - n.room.nbytes for n in made]
+    found = [n.host - n.passes[0].room.nbytes for n in made]
     each = 4 * (planning.WIDE * of.widest + planning.NARROW * of.width)
     assert found[0] - found[1] == (100 - 46) * each
-    assert found[1] - found[2] == (46 - 12) * each
-    some = asked.select(np.arange(9))  # how many of their beginnings differ is not known
-    assert needs(replace(of, packs=True, once=True), some, "cpu", 1024, Budget(2**60)).host > made[2].host
+    assert found[1] - found[2] == (46 - 10) * each
 
 
 # ── the machine's file cache ─────────────────────────────────────────────────────────────────────────────
@@ -274,4 +335,4 @@ def test_a_processor_is_measured_by_a_slice_of_each_weight(tmp_path, monkeypatch
 
     monkeypatch.setattr(Workshop, "multiply", watched)
     assert CPU.estimate(checkpoint, Workload.of(tokens_of(checkpoint)), timed=True).seconds
-    assert {*shapes} == {(2 * planning.MEASURED,) * 2}  # of 1024 rows, stored as they are computed with
+    assert {*shapes} == {(2 * pace.MEASURED,) * 2}  # of 1024 rows, stored as they are computed with

@@ -243,14 +243,18 @@ class Tokens:
         return Tokens(texts, tuple(self.of[int(i)] for i in rows), self.tokenizer, parts=parts)
 
     @property
-    def beginnings(self) -> int:
-        """In how many different ways tokens of texts of one part are led up to: of a causal model, distinct states."""
+    def leads(self) -> tuple[IntArray, ...]:
+        """Of each text, for each of its tokens: a number that is the same wherever the same tokens of a text of the
+        same part lead up to it and it is the same token. Of a causal model, tokens of one number have one state."""
         met: dict[tuple[int, int], int] = {}  # (what leads up, token) → number
+        found = []
         for row, text in enumerate(self.of):
-            before = -1 if self.parts is None else -1 - int(self.parts[row])
+            before, own = -1 if self.parts is None else -1 - int(self.parts[row]), []
             for token in text.ids:
                 before = met.setdefault((before, int(token)), len(met))
-        return len(met)
+                own.append(before)
+            found.append(np.array(own, dtype=np.int64))
+        return tuple(found)
 
     @property
     def lengths(self) -> IntArray:
@@ -379,7 +383,7 @@ class Estimate:
     reads: bytes from files. host, gpu: bytes at the peak, beyond what the process holds. seconds: None where they
     were not estimated. passes: how often the checkpoint is read, since texts whose states do not fit together go one
     part after the other. problem: why it cannot be done, '' where it can. may: bytes of the host that it may use.
-    rounding: None where weights are used as stored.
+    rounding: None where weights are used as stored. once: bytes with which one pass would do.
     """
 
     execution: str
@@ -393,3 +397,4 @@ class Estimate:
     problem: str = ""
     may: int = 0
     rounding: Rounding | None = None
+    once: int = 0

@@ -175,13 +175,16 @@ class Workload:
     """The texts an execution is asked to run, as far as memory, time and the passes over the files depend on them.
 
     lengths: int [texts], tokens of each text, special ones included. parts: int [texts], as of `Tokens`. poolings:
-    vectors that are made of each state. beginnings: as of `Tokens`; None where they are not known.
+    vectors that are made of each state. ids: of each text its tokens, and leads: as of `Tokens`; None where they are
+    not known. held: texts whose vectors are held meanwhile, these and those of other passes; None: these.
     """
 
     lengths: IntArray
     parts: IntArray | None = None
     poolings: int = 1
-    beginnings: int | None = None
+    ids: tuple[IntArray, ...] | None = None
+    leads: tuple[IntArray, ...] | None = None
+    held: int | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -189,12 +192,30 @@ class Workload:
     @classmethod
     def of(cls, tokens: Tokens, poolings: int = 1) -> Workload:
         """Of these texts."""
-        return cls(tokens.lengths, tokens.parts, poolings, tokens.beginnings)
+        return cls(tokens.lengths, tokens.parts, poolings, tuple(t.ids for t in tokens.of), tokens.leads)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different tokens there are, at most."""
+        return int(self.lengths.sum()) if self.ids is None else _distinct(self.ids)
+
+    def beginnings(self, rows: IntArray | None = None) -> int:
+        """Distinct states of a causal model for these texts, None for all: what begins alike once. At most, where it
+        is not known."""
+        if rows is None:
+            rows = np.arange(len(self))
+        return int(self.lengths[rows].sum()) if self.leads is None else _distinct([self.leads[i] for i in rows])
 
     def select(self, rows: IntArray) -> Workload:
-        """These texts alone, in the order of `rows`; unless they are all, their beginnings are not known."""
+        """These texts alone, in the order of `rows`; the vectors of all are held."""
         parts = None if self.parts is None else self.parts[rows]
-        return Workload(self.lengths[rows], parts, self.poolings, self.beginnings if len(rows) == len(self) else None)
+        ids, leads = (None if of is None else tuple(of[int(i)] for i in rows) for of in (self.ids, self.leads))
+        held = len(self) if self.held is None else self.held
+        return Workload(self.lengths[rows], parts, self.poolings, ids, leads, held)
+
+
+def _distinct(of: Sequence[IntArray]) -> int:
+    return len(np.unique(np.concatenate(of)))
 
 
 class Keep(Protocol):

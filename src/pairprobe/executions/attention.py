@@ -43,7 +43,7 @@ def by_length(workshop: Workshop) -> Iterator[None]:
         **more: Any,
     ) -> torch.Tensor:
         pack = workshop.pack
-        shape = workshop.shape if pack is None else (1, len(pack.places))
+        shape = workshop.shape if pack is None else (1, len(pack.taken.places))
         known = query.ndim == 4 and all((len(x), x.shape[2]) == shape for x in (query, key, value))
         if not known or dropout_p or (attn_mask is not None and attn_mask.ndim != 4):
             return own(query, key, value, attn_mask, dropout_p, is_causal, **more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,22 @@ def batches(
             size = max(1, batch_tokens // int(lengths[order[start]]))
             yield order[start : start + size]
             start += size
+
+
+def joined(
+    groups: Iterable[npt.NDArray[np.int64]], lengths: npt.NDArray[Any], batch_tokens: int
+) -> Iterator[tuple[npt.NDArray[np.int64], ...]]:
+    """Batches of as many groups of texts as fit into one, padded to the longest of all, in their order."""
+    held: list[npt.NDArray[np.int64]] = []
+    texts = longest = 0
+    for group in groups:
+        texts, longest = texts + len(group), max(longest, int(lengths[group].max()))
+        if held and texts * longest > batch_tokens:
+            yield tuple(held)
+            held, texts, longest = [], len(group), int(lengths[group].max())
+        held.append(group)
+    if held:
+        yield tuple(held)
 
 
 def right_padded(tokens: Tokens, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pairprobe.executions.products import Workshop
     from pairprobe.executions.sequence import Call
-    from pairprobe.executions.sharing import Rows
+    from pairprobe.executions.sharing import Groups, Rows, Taken
 
 #: Packages of transformers.models whose layers mix tokens in scaled_dot_product_attention and nowhere else.
 KNOWN = (
@@ -47,28 +47,26 @@ class Unlike(Exception):
 
 @dataclass(eq=False)
 class Pack:
-    """Rows of a batch one after another. places: int [n], of each row in the flattened batch [texts × tokens].
-    back: int [texts × tokens], the row that stands for each place. checked: whose places are shared, None where none
-    are. shape: (texts, tokens). attended: how often attention has been computed on them."""
+    """Rows of a batch one after another. taken: which. checked: whose places are shared, None where none are. shape:
+    (texts, tokens). attended: how often attention has been computed on them."""
 
-    places: torch.Tensor
-    back: torch.Tensor
+    taken: Taken
     shape: tuple[int, ...]
-    checked: Rows | None = None
+    checked: Rows | Groups | None = None
     attended: int = 0
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """[1 or texts, tokens, …] → [1, n, …]"""
         whole = x.expand(self.shape[0], *x.shape[1:]).flatten(0, 1)
-        return whole.index_select(0, self.places)[None]
+        return whole.index_select(0, self.taken.places)[None]
 
     def batch(self, x: torch.Tensor) -> torch.Tensor:
         """[1, n, …] → [texts, tokens, …]; places without a token hold some row."""
-        return x[0].index_select(0, self.back).view(*self.shape, *x.shape[2:])
+        return x[0].index_select(0, self.taken.back).view(*self.shape, *x.shape[2:])
 
     def heads(self, x: torch.Tensor, texts: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """[1, heads, n, width] → [texts, heads, places, width], what is at these places of these texts."""
-        rows = self.back.view(self.shape).index_select(0, texts).index_select(1, places)
+        rows = self.taken.back.view(self.shape).index_select(0, texts).index_select(1, places)
         found = x[0].transpose(0, 1).index_select(0, rows.flatten())
         return found.view(*rows.shape, *found.shape[1:]).transpose(1, 2)
 
@@ -78,10 +76,10 @@ class Pack:
         flat = x.transpose(1, 2).flatten(0, 1)  # [texts × tokens, heads, width]
         if self.checked is not None:
             again, alike = self.checked.again, self.checked.alike
-            shared = self.back.index_select(0, again) == self.back.index_select(0, alike)
+            shared = self.taken.back.index_select(0, again) == self.taken.back.index_select(0, alike)
             if bool((unlike(flat, again, alike) & shared).any()):
                 raise Unlike
-        return flat.index_select(0, self.places).transpose(0, 1)[None]
+        return flat.index_select(0, self.taken.places).transpose(0, 1)[None]
 
 
 def run(call: Call, layer: torch.nn.Module, states: torch.Tensor, workshop: Workshop, causal: bool) -> torch.Tensor:
@@ -94,10 +92,10 @@ def run(call: Call, layer: torch.nn.Module, states: torch.Tensor, workshop: Work
     if rows is None:
         return call(layer, states)
     flat, shape = states.flatten(0, 1), workshop.shape
-    packs = [Pack(rows.real, rows.apart, shape)]
+    packs = [Pack(rows.each, shape)]
     shared = workshop.shared(flat) if looks_back(call, shape[1], causal) else None
     if shared is not None:
-        packs.insert(0, Pack(*shared, shape, checked=rows))
+        packs.insert(0, Pack(shared, shape, checked=rows))
     for pack in packs:
         try:
             with workshop.packing(pack):

@@ -1,28 +1,24 @@
-"""What streaming a checkpoint would take: memory from headers and shapes alone, time from a short measurement."""
+"""What streaming a checkpoint would take of memory, from headers and shapes alone, and the passes that follow."""
 
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pairprobe.executions.attention import COPIED_CPU, COPIED_GPU, PLACES
-from pairprobe.executions.batches import batches
-from pairprobe.executions.cache import cached, forget
+from pairprobe.executions.batches import batches, joined
 from pairprobe.executions.feeder import layer_bytes
 from pairprobe.executions.memory import Budget
-from pairprobe.executions.products import TILE_CPU, TILE_GPU, Workshop
+from pairprobe.executions.products import TILE_CPU, TILE_GPU
 from pairprobe.executions.slots import Place, stored
-from pairprobe.rooms import SUPPOSED, TOKEN_NORMS, Checkpointed, Stored, Weight, Workload, dtype_name
-
-if TYPE_CHECKING:
-    pass
+from pairprobe.records import IntArray
+from pairprobe.rooms import TOKEN_NORMS, Workload
 
 #: Values of a batch that a layer holds at its widest, in multiples of its widest product and of its width: gate, its
 #: activation and up (a product of gathered rows beside the scattered one); residual, normed, and what norms compute
@@ -32,8 +28,6 @@ WIDE, NARROW = 5.0, 6.0
 ATTENDED = 8
 #: Python objects, small tensors, the allocator's rounding.
 SLACK = 24 * 2**20
-PROBE = 16 * 2**20  # bytes read to measure a disk
-MEASURED = 256  # tokens and rows of the product that measures a processor
 
 
 @dataclass(frozen=True)
@@ -45,16 +39,38 @@ class Room:
     rolls: bool = True
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Bytes, and the choices they follow from. room: of stored tensors that are in memory at once. batch_tokens: padded
-    tokens of a forward pass. chunks: texts of each pass over the checkpoint."""
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One pass over the checkpoint. rows: texts of it. batches: each of one or more groups, as indices into `rows`.
+    computed: rows of all batches that go through a product. host, gpu: bytes, those of all passes' vectors included.
+    room: of stored tensors that are in memory at once."""
 
+    rows: npt.NDArray[np.int64]
+    batches: tuple[tuple[npt.NDArray[np.int64], ...], ...]
+    computed: int
+    room: Room
     host: int
     gpu: int
-    room: Room
-    batch_tokens: int
-    chunks: tuple[npt.NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """What a run takes, in one pass or several. once: bytes of the host, or of an accelerator, that one would take."""
+
+    passes: tuple[Pass, ...]
+    once: int
+
+    @property
+    def host(self) -> int:
+        return max(p.host for p in self.passes)
+
+    @property
+    def gpu(self) -> int:
+        return max(p.gpu for p in self.passes)
+
+    @property
+    def chunks(self) -> tuple[npt.NDArray[np.int64], ...]:
+        return tuple(p.rows for p in self.passes)
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Sizes:
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
     expert, dense. depths: of each text's vectors, all of which may be wanted. rounding: beside the tile, where weights
     are rounded. packs: padding does not pass through its layers, nor, where it looks back only (once), what begins
-    alike."""
+    alike. joins: groups of texts may be one batch."""
 
     layer: int
     weight: int
@@ -77,6 +93,7 @@ class Sizes:
     rounding: int = 0
     packs: bool = False
     once: bool = False
+    joins: bool = False
 
 
 def sizes(
@@ -108,33 +125,97 @@ def sizes(
 
 
 def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Budget) -> Needs:
-    """The memory of a run, made to fit: with less reading ahead, then in smaller batches, then in several passes.
+    """The memory of a run, made to fit: with less reading ahead, then in smaller batches, then in several passes, as
+    few as possible.
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
-    longest = int(asked.lengths.max())
-    sizes_of = [batch_tokens]
+
+    def planned(count: int) -> list[Pass]:
+        """The passes; of the first that does not fit, all there is."""
+        found = []
+        for rows in _divided(asked, count, apart=not of.joins):
+            found.append(_smallest_that_fits(of, asked, rows, device, batch_tokens, budget))
+            if not fits(found[-1]) and count < len(asked):
+                break
+        return found
+
+    def fits(one: Pass) -> bool:
+        return budget.short(one.host, one.gpu) is None
+
+    whole = planned(1)
+    once = max(whole[0].host, whole[0].gpu)
+    if fits(whole[0]) or len(asked) == 1:
+        return Needs(tuple(whole), once)
+    too_few, count = 1, min(2, len(asked))
+    while not all(map(fits, found := planned(count))):
+        if count == len(asked):
+            return Needs(tuple(found), once)
+        too_few, count = count, min(2 * count, len(asked))
+    while count - too_few > 1:
+        between = (too_few + count) // 2
+        tried = planned(between)
+        if all(map(fits, tried)):
+            count, found = between, tried
+        else:
+            too_few = between
+    return Needs(tuple(found), once)
+
+
+def _divided(asked: Workload, count: int, *, apart: bool) -> list[npt.NDArray[np.int64]]:
+    """The texts in so many passes of about as many tokens each, those of a part together and long ones first. apart: no
+    pass has texts of two parts, where there are passes enough."""
+    parts = np.zeros(len(asked), dtype=np.int64) if asked.parts is None else asked.parts
+    order = np.lexsort((-asked.lengths, parts))
+    of = [order[parts[order] == part] for part in np.unique(parts)]
+    if not apart or count < len(of):
+        return _even(order, asked.lengths, count)
+    shares = [1] * len(of)
+    tokens = [int(asked.lengths[rows].sum()) for rows in of]
+    for _ in range(count - len(of)):  # each further pass where there is most for one
+        most = max((i for i in range(len(of)) if shares[i] < len(of[i])), key=lambda i: tokens[i] / shares[i])
+        shares[most] += 1
+    return [some for rows, n in zip(of, shares, strict=True) for some in _even(rows, asked.lengths, n)]
+
+
+def _even(rows: npt.NDArray[np.int64], lengths: IntArray, count: int) -> list[npt.NDArray[np.int64]]:
+    """`count` stretches of `rows` of about as many tokens, none of them empty."""
+    ends = np.cumsum(lengths[rows])
+    cuts = [0]
+    for i in range(1, count):
+        cut = int(np.searchsorted(ends, ends[-1] * i / count)) + 1
+        cuts.append(min(max(cut, cuts[-1] + 1), len(rows) - (count - i)))
+    return [rows[start:stop] for start, stop in pairwise([*cuts, len(rows)])]
+
+
+def _smallest_that_fits(
+    of: Sizes, asked: Workload, rows: npt.NDArray[np.int64], device: str, batch_tokens: int, budget: Budget
+) -> Pass:
+    """One pass over these texts in the largest batches, and with the most reading ahead, that fit; where none do, what
+    takes least."""
+    some = asked.select(rows)
+    longest = int(some.lengths.max())
+    sizes_of = [max(longest, min(batch_tokens, longest * len(some)))]
     while sizes_of[-1] > longest:
         sizes_of.append(max(longest, sizes_of[-1] // 4))
-    # several passes cost more than small batches, these more than not reading ahead
-    chunk = len(asked)
-    while True:
-        chunks = tuple(np.array_split(np.arange(len(asked)), -(-len(asked) // chunk)))
-        passes = [asked.select(some) for some in chunks]
-        for size in sizes_of:
-            divided = [[*batches(some.lengths, size, some.parts)] for some in passes]
-            computing = _computing(of, passes, divided, device)
-            for room in _rooms(of, device, single=all(len(some) == 1 for some in divided)):
-                found = _needs(of, asked, device, computing, room, size, chunks)
-                if budget.short(found.host, found.gpu) is None:
-                    return found
-        if chunk == 1:
-            return found
-        chunk = -(-chunk // 2)
+    held = _held(of, some)
+    tried = []
+    for size in sizes_of:
+        groups = batches(some.lengths, size, some.parts)
+        divided = tuple(joined(groups, some.lengths, size) if of.joins else ((group,) for group in groups))
+        computing, computed = _computing(of, some, divided, device)
+        for room in _rooms(of, device, single=len(divided) == 1):
+            host, gpu = held + room.nbytes + computing, 0
+            if device != "cpu":
+                host, gpu = held + room.nbytes + of.outside, room.nbytes + computing
+            tried.append(Pass(rows, divided, computed, room, host, gpu))
+            if budget.short(host, gpu) is None:
+                return tried[-1]
+    return min(tried, key=lambda one: max(one.host, one.gpu))
 
 
 def _rooms(of: Sizes, device: str, *, single: bool) -> list[Room]:
-    """For the stored tensors, what is best first. single: no pass has more than one batch.
+    """For the stored tensors, what is best first. single: the pass has one batch.
 
     One batch is done with a weight when it has used it once, so that the next may be read into its place: two of the
     largest suffice where it is known that weights are used in the order they are read in, a layer and one otherwise.
@@ -152,169 +233,31 @@ def _rooms(of: Sizes, device: str, *, single: bool) -> list[Room]:
 
 
 def _computing(
-    of: Sizes, passes: Sequence[Workload], divided: Sequence[Sequence[npt.NDArray[np.int64]]], device: str
-) -> int:
-    """Bytes of states and of what is computed of them, where it is most. divided: the batches of each pass."""
-    most = 0
-    for some, found in zip(passes, divided, strict=True):
-        padded = [len(rows) * int(some.lengths[rows].max()) for rows in found]
-        computed = padded
-        if of.packs:
-            computed = [int(some.lengths[rows].sum()) for rows in found]
-            if of.once and len(found) == 1 and some.beginnings:
-                computed = [min(computed[0], some.beginnings)]
-        longest = int(some.lengths.max())
-        # twice: what a layer makes of them, and the holes its predecessors leave in the heap
-        states = sum(padded) * (2 * of.width * of.itemsize + 4 * longest + 64)
-        unit = of.width * of.itemsize
+    of: Sizes, some: Workload, divided: Sequence[Sequence[npt.NDArray[np.int64]]], device: str
+) -> tuple[int, int]:
+    """(bytes of states and of what is computed of them, where it is most; rows computed of all batches)."""
+    unit, cuda = of.width * of.itemsize, device.startswith("cuda")
+    states = most = total = 0
+    for groups in divided:
+        rows = np.concatenate(groups)
+        longest = int(some.lengths[rows].max())
+        padded = len(rows) * longest
+        products = sum(some.beginnings(g) if of.once else int(some.lengths[g].sum()) for g in groups)
+        computed = products if of.packs else padded
+        total += products
+        states += padded * (unit + 4 * longest + 64)
         places = -(-longest // PLACES) * PLACES
-        copied = COPIED_GPU if device.startswith("cuda") else COPIED_CPU
-        attention = ATTENDED * min(max(len(rows) for rows in found) * places * unit, max(copied, places * unit))
-        product = int(max(computed) * of.itemsize * WIDE * of.widest)
-        most = max(most, states + int(NARROW * max(computed) * unit) + max(product, attention))
-    tile = TILE_GPU if device.startswith("cuda") else TILE_CPU
-    return most + of.outside + of.slots + of.expert + tile + of.rounding
+        copied = COPIED_GPU if cuda else COPIED_CPU
+        attention = ATTENDED * min(len(rows) * places * unit, max(copied, places * unit))
+        product = int(computed * of.itemsize * WIDE * of.widest)
+        # what a layer makes of its states, beside them
+        most = max(most, padded * unit + int(NARROW * computed * unit) + max(product, attention))
+    tile = TILE_GPU if cuda else TILE_CPU
+    return states + most + of.outside + of.slots + of.expert + tile + of.rounding, total
 
 
-def _needs(
-    of: Sizes,
-    asked: Workload,
-    device: str,
-    computing: int,
-    room: Room,
-    batch_tokens: int,
-    chunks: tuple[npt.NDArray[np.int64], ...],
-) -> Needs:
-    results = asked.poolings * of.depths * len(asked) * of.width * 4  # float32, on the host, of all passes
-    results += min(of.depths * int(asked.lengths.sum()) * 4, TOKEN_NORMS)
-    if device == "cpu":
-        return Needs(room.nbytes + computing + results + SLACK, 0, room, batch_tokens, chunks)
-    host = room.nbytes + of.outside + results + SLACK
-    return Needs(host, room.nbytes + computing, room, batch_tokens, chunks)
-
-
-# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Bytes per second from these files as they lie now; whether they came from the machine's memory."""
-
-    read: float
-    warm: bool
-
-
-def reading_rate(parts: Sequence[Stored], to_come: bool = False) -> Rates:
-    """Read a few MB from three places of a checkpoint's files. What was not in the machine's cache leaves it again.
-
-    to_come: the files are not on this machine yet: the disk is taken to read `SUPPOSED` bytes per second.
-    """
-    if to_come:
-        return Rates(SUPPOSED, False)
-    large = sorted(parts, key=lambda p: -p.nbytes)[: max(1, len(parts) // 4)]
-    chosen = [large[i * (len(large) - 1) // 2] for i in range(3)] if large else []
-    nbytes, seconds, warm = 0, 1e-9, 0
-    buffer = bytearray(PROBE // 3)
-    for part in chosen:
-        size = min(len(buffer), part.nbytes)
-        start = part.start + (part.nbytes - size) // 2
-        with part.file.open("rb", buffering=0) as stream:
-            there = cached(stream.fileno(), start, size)
-            began = time.perf_counter()
-            nbytes += os.preadv(stream.fileno(), [memoryview(buffer)[:size]], start)
-            seconds += time.perf_counter() - began
-            warm += there
-            if not there:
-                forget(stream.fileno(), start, size)
-    return Rates(nbytes / seconds if nbytes else SUPPOSED, warm == len(chosen))
-
-
-def computing_seconds(layers: Sequence[Sequence[Place]], tokens: int, batch_count: int, workshop: Workshop) -> float:
-    """For all layers over `tokens` real tokens, from one product of a slice of each kind of weight, as it is stored."""
-    import torch
-
-    known: dict[Any, tuple[float, float]] = {}
-    total = 0.0
-    for layer in layers:
-        for place in layer:
-            for weight in (w for expert in place.weights for w in expert):
-                if len(weight.shape) != 2:
-                    continue
-                key = weight.format, weight.shape[1], place.by
-                if key not in known:
-                    known[key] = _measured(weight, workshop)
-                each, fixed = known[key]
-                values = math.prod(weight.shape)
-                share = 1.0 if place.by != "table" else min(1.0, 4 / len(place.weights) + 0.1)
-                total += values * (each * tokens * share + fixed * batch_count)
-    if workshop.device.startswith("cuda"):
-        torch.cuda.synchronize(workshop.device)
-    return total * 1.1  # attention, norms and activations
-
-
-def _measured(weight: Weight, workshop: Workshop) -> tuple[float, float]:
-    """(seconds of a product for each weight and token, seconds of dequantising for each weight)."""
-    import torch
-
-    rows = min(weight.shape[0], max(2 * MEASURED, weight.step) // weight.step * weight.step)
-    parts = {}
-    for role, part in weight.parts.items():
-        # of the right dtype and shape; what it holds does not change how long it takes
-        shape = (rows, *part.shape[1:]) if weight.by_row else part.shape
-        parts[role] = torch.zeros(shape, dtype=getattr(torch, dtype_name(part.dtype)), device=workshop.device)
-    part = _Slice(weight, rows)
-    times = []
-    for n in (1, MEASURED):
-        x = torch.zeros(n, weight.shape[1], dtype=workshop.dtype, device=workshop.device)
-        best = math.inf
-        for _ in range(5):
-            start = time.perf_counter()
-            workshop.product(x, part, parts)
-            if workshop.device.startswith("cuda"):
-                torch.cuda.synchronize(workshop.device)
-            best = min(best, time.perf_counter() - start)
-        times.append(best)
-    values = rows * weight.shape[1]
-    each = max(0.0, times[1] - times[0]) / (MEASURED - 1) / values
-    return each, max(0.0, times[0] / values - each)
-
-
-class _Slice:
-    """The first rows of a weight, as a weight."""
-
-    def __init__(self, weight: Weight, rows: int) -> None:
-        self._weight = weight
-        self.shape = (rows, *weight.shape[1:])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._weight, name)
-
-
-def total_seconds(read_bytes: int, rate: Rates, compute: float, passes: int) -> float:
-    """Reading and computing overlap; the longer of the two counts, and building the model."""
-    return max(read_bytes * passes / rate.read, compute) + 1.0
-
-
-def whole_seconds(checkpoint: Checkpointed, tokens: int, device: str, dtype: str) -> float:
-    """Of loading a dense checkpoint whole and running it: reading, the first use of new memory, and the products."""
-    import torch
-
-    rate = reading_rate([t for t in checkpoint.tensors.values() if t.nbytes], checkpoint.to_come)
-    kind = getattr(torch, dtype)
-    start = time.perf_counter()
-    torch.empty(PROBE, dtype=torch.uint8).fill_(1)
-    filling = (time.perf_counter() - start) / PROBE
-    x = torch.zeros(MEASURED, 1024, dtype=kind, device=device)
-    y = torch.zeros(1024, 1024, dtype=kind, device=device)
-    best = math.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        torch.mm(x, y)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    each = best / (MEASURED * 1024 * 1024)
-    table = math.prod(checkpoint.weights[checkpoint.embedding_name].shape)
-    heads = 2 * table if any("lm_head" in n for n in checkpoint.tensors) else table
-    loading = checkpoint.nbytes / rate.read + checkpoint.parameters * kind.itemsize * filling
-    return float(loading) + max(0, checkpoint.parameters - heads) * tokens * each * 1.1 + 1.0
+def _held(of: Sizes, some: Workload) -> int:
+    """Bytes on the host of what is measured of all passes' texts (float32), and of all else that is small."""
+    texts = len(some) if some.held is None else some.held
+    norms = of.depths * int(some.lengths.sum()) * texts // max(1, len(some)) * 4
+    return some.poolings * of.depths * texts * of.width * 4 + min(norms, TOKEN_NORMS) + SLACK

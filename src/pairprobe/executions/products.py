@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairprobe.errors import ExecutionError
-from pairprobe.executions.sharing import PATIENCE, Rows
+from pairprobe.executions.sharing import PATIENCE, Groups, Rows, Taken
 from pairprobe.rooms import Weight
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Workshop:
         import torch
 
         self.device, self.dtype, self.as_stored = device, dtype, as_stored
-        self.rows: Rows | None = None
+        self.rows: Rows | Groups | None = None
         self.shape: tuple[int, ...] = ()
         self.lengths: list[int] = []
         self.last = False
@@ -51,7 +51,7 @@ class Workshop:
         size = (TILE_GPU if device.startswith("cuda") else TILE_CPU) // dtype.itemsize
         self._tile = torch.empty(size, dtype=dtype, device=device)
 
-    def batch(self, mask: torch.Tensor, lengths: list[int], rows: Rows | None, last: bool = False) -> None:
+    def batch(self, mask: torch.Tensor, lengths: list[int], rows: Rows | Groups | None, last: bool = False) -> None:
         """What follows is computed for a batch with this mask [batch, tokens], of texts of these lengths."""
         self.shape, self.lengths, self.rows, self.last = tuple(mask.shape), lengths, rows, last
 
@@ -64,7 +64,7 @@ class Workshop:
         finally:
             self.rows, self.pack = rows, None
 
-    def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def shared(self, flat: torch.Tensor) -> Taken | None:
         """Which rows of these inputs [batch × tokens, in] serve for all, see `Rows.shared`; None: each its own."""
         if self.rows is None or not len(self.rows.again) or not self._patience:
             return None
@@ -94,25 +94,31 @@ class Workshop:
         if factor is not None:
             out.mul_(factor.to(out.dtype).view(-1, *[1] * (out.ndim - 1)))
 
-    def product(self, x: torch.Tensor, weight: Weight, parts: Parts) -> torch.Tensor:
-        """x [n, in] · Wᵀ → [n, out], quantising x first where the checkpoint does and `as_stored` is set."""
+    def product(self, x: torch.Tensor, weight: Weight, parts: Parts, sizes: Sequence[int] = ()) -> torch.Tensor:
+        """x [n, in] · Wᵀ → [n, out], quantising x first where the checkpoint does and `as_stored` is set.
+
+        sizes: rows of each group, one group after another; none: all are one. How many rows are multiplied at once
+        moves the last digits, so each group is by itself, while what is made of the weight serves all.
+        """
         import torch
 
-        rows = weight.shape[0]
-        out = torch.empty(x.shape[0], rows, dtype=x.dtype, device=x.device)
+        rows, several = weight.shape[0], list(sizes or (len(x),))
+        whole = torch.empty(x.shape[0], rows, dtype=x.dtype, device=x.device)
+        of, outs = [*torch.split(x, several)], torch.split(whole, several)
         if self.as_stored and weight.activations is not None:
             from pairprobe.executions.activations import quantise
 
-            rounded = quantise(x, weight.activations, parts.get("input_scale"), parts.get("input_zero_point"))
-            if (
-                rounded.integers is not None
-                and rounded.scale is not None
-                and weight.integers(parts, 0, min(rows, weight.step)) is not None
-            ):
-                return self._integer_product(rounded.integers, rounded.scale, weight, parts, out)
-            x = rounded.values
+            scale, zero = parts.get("input_scale"), parts.get("input_zero_point")
+            rounded = [quantise(group, weight.activations, scale, zero) for group in of]
+            integers = [(r.integers, r.scale) for r in rounded if r.integers is not None and r.scale is not None]
+            if len(integers) == len(of) and weight.integers(parts, 0, min(rows, weight.step)) is not None:
+                self._integer_product(integers, weight, parts, outs)
+                return whole
+            of = [r.values for r in rounded]
         if weight.ready and parts["weight"].dtype == x.dtype:  # nothing to be made of it
-            return self.multiply(x, parts["weight"], out)
+            for group, out in zip(of, outs, strict=True):
+                self.multiply(group, parts["weight"], out)
+            return whole
         height = self.height(weight)
         for start in range(0, rows, height):
             stop = min(start + height, rows)
@@ -121,10 +127,11 @@ class Workshop:
             if factor is not None and x.dtype == torch.float16:  # unscaled sums may overflow
                 tile.mul_(factor.to(tile.dtype)[:, None])
                 factor = None
-            self.multiply(x, tile, out[:, start:stop])
+            for group, out in zip(of, outs, strict=True):
+                self.multiply(group, tile, out[:, start:stop])
             if factor is not None:
-                out[:, start:stop].mul_(factor.to(out.dtype))
-        return out
+                whole[:, start:stop].mul_(factor.to(whole.dtype))
+        return whole
 
     def multiply(self, x: torch.Tensor, tile: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """out [n, rows] = x [n, in] · tileᵀ."""
@@ -135,28 +142,30 @@ class Workshop:
         return torch.mm(x, tile.t(), out=out)
 
     def _integer_product(
-        self, x: torch.Tensor, scale: torch.Tensor, weight: Weight, parts: Parts, out: torch.Tensor
-    ) -> torch.Tensor:
-        """int8 · int8 summed in int32, which is exact, then scaled by token and by row."""
+        self,
+        of: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        weight: Weight,
+        parts: Parts,
+        outs: Sequence[torch.Tensor],
+    ) -> None:
+        """int8 · int8 summed in int32, which is exact, then scaled by token and by row. of: (input, scale) of each
+        group, into `outs`."""
         import torch
 
-        n, rows = x.shape[0], weight.shape[0]
-        least = 17 if x.is_cuda else 1  # cuBLASLt's smallest
-        if n < least:
-            x = torch.cat([x, x.new_zeros(least - n, x.shape[1])])
+        rows = weight.shape[0]
         height = max(weight.step, min(rows, 8192) // weight.step * weight.step)
         for start in range(0, rows, height):
             stop = min(start + height, rows)
             found = weight.integers(parts, start, stop)
             assert found is not None
             q, factor = found
-            sums = integer_sums(x, q)[:n]
-            part = out[:, start:stop]
-            if out.dtype == torch.float32:
-                torch.mul(sums, scale, out=part).mul_(factor)
-            else:
-                part.copy_((sums.to(torch.float32) * scale).mul_(factor))
-        return out
+            for (x, scale), out in zip(of, outs, strict=True):
+                sums = integer_sums(x, q)
+                part = out[:, start:stop]
+                if out.dtype == torch.float32:
+                    torch.mul(sums, scale, out=part).mul_(factor)
+                else:
+                    part.copy_((sums.to(torch.float32) * scale).mul_(factor))
 
 
 def integer_sums(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -167,7 +176,9 @@ def integer_sums(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     import torch
 
     if exact_int8(x.device.type):
-        return torch._int_mm(x, q.t())
+        n, least = len(x), 17 if x.is_cuda else 1  # cuBLASLt's smallest
+        filled = x if n >= least else torch.cat([x, x.new_zeros(least - n, x.shape[1])])
+        return torch._int_mm(filled, q.t())[:n]
     sums = torch.zeros(x.shape[0], q.shape[0], dtype=torch.int32, device=x.device)
     for start in range(0, x.shape[1], EXACT_COLUMNS):
         stop = start + EXACT_COLUMNS
@@ -229,14 +240,16 @@ class Linear:
         flat = x.reshape(-1, shape[-1])
         rows = self.workshop.rows
         if rows is not None and tuple(shape[:-1]) == self.workshop.shape:
-            places, back = self.workshop.shared(flat) or (rows.real, rows.apart)
-            y = self._of(flat.index_select(0, places)).index_select(0, back)
+            taken = self.workshop.shared(flat) or rows.each
+            y = self._of(flat.index_select(0, taken.places), taken.sizes).index_select(0, taken.back)
         else:
-            y = self._of(flat)
+            pack = self.workshop.pack
+            whole = pack is not None and len(flat) == len(pack.taken.places)
+            y = self._of(flat, pack.taken.sizes if pack is not None and whole else ())
         return y.view(*shape[:-1], y.shape[-1])
 
-    def _of(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.workshop.product(x, self.weight, self.parts)
+    def _of(self, x: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+        y = self.workshop.product(x, self.weight, self.parts, sizes)
         if self.workshop.last and self.used is not None:
             self.used()
         bias: Any = self.module.bias

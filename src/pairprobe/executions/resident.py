@@ -14,7 +14,8 @@ from pairprobe.errors import CheckpointError, ExecutionError, Unfilled, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.batches import batches, right_padded, text_stack
 from pairprobe.executions.memory import budget, lacking, limited
-from pairprobe.executions.planning import NARROW, WIDE, whole_seconds
+from pairprobe.executions.pace import whole_seconds
+from pairprobe.executions.planning import NARROW, WIDE
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, Rounded, refuse
 from pairprobe.executions.slots import Place
 from pairprobe.executions.states import Phase, finite, out_of_memory

@@ -7,7 +7,9 @@ shared with, so that no state can change by it in any architecture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,19 @@ WORTH = 0.03
 PATIENCE = 4
 #: Bytes of rows that are compared at once.
 COMPARED_CPU, COMPARED_GPU = 2**20, 256 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """Rows of a flattened batch [batch × tokens] as they go through a product.
+
+    places: int [n], where each is. back: int [batch × tokens], for each place the row that stands for it. sizes: rows
+    of each group, one group after another; n in all.
+    """
+
+    places: torch.Tensor
+    back: torch.Tensor
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +56,13 @@ class Rows:
     again: torch.Tensor
     alike: torch.Tensor
 
-    def shared(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(places to compute, for each place the index of its row among them), for inputs [batch × tokens, in].
+    @property
+    def each(self) -> Taken:
+        """Every real token by itself."""
+        return Taken(self.real, self.apart, (len(self.real),))
+
+    def shared(self, flat: torch.Tensor) -> Taken | None:
+        """What serves for all of these inputs [batch × tokens, in].
 
         A row is shared only where it equals its beginning's first row bit for bit: threads may round single rows in
         another way, and those are computed by themselves. None where most differ: then nothing is to be gained.
@@ -51,12 +71,57 @@ class Rows:
 
         own = self.again[unlike(flat, self.again, self.alike)]
         if not len(own):
-            return self.first, self.back
+            return Taken(self.first, self.back, (len(self.first),))
         if 2 * len(own) > len(self.again):
             return None
         back = self.back.clone()
         back[own] = len(self.first) + torch.arange(len(own), device=own.device)
-        return torch.cat([self.first, own]), back
+        return Taken(torch.cat([self.first, own]), back, (len(self.first) + len(own),))
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The rows of several groups of texts in one batch, each chosen as if its group were alone.
+
+    of: each group's, as places of the whole batch; back and apart for the places of its own texts.
+    """
+
+    of: tuple[Rows, ...]
+
+    @property
+    def again(self) -> torch.Tensor:
+        """Of all groups, see `Rows`."""
+        import torch
+
+        return torch.cat([rows.again for rows in self.of])
+
+    @property
+    def alike(self) -> torch.Tensor:
+        """Of all groups, see `Rows`."""
+        import torch
+
+        return torch.cat([rows.alike for rows in self.of])
+
+    @property
+    def each(self) -> Taken:
+        """Every real token by itself."""
+        return _one_after_another([rows.each for rows in self.of])
+
+    def shared(self, flat: torch.Tensor) -> Taken | None:
+        """What serves for all, where it does in one group at least; see `Rows.shared`."""
+        found = [rows.shared(flat) for rows in self.of]
+        if all(taken is None for taken in found):
+            return None
+        return _one_after_another([taken or rows.each for taken, rows in zip(found, self.of, strict=True)])
+
+
+def _one_after_another(of: Sequence[Taken]) -> Taken:
+    import torch
+
+    sizes = [len(taken.places) for taken in of]
+    starts = np.cumsum(sizes) - sizes
+    back = [taken.back + int(start) for taken, start in zip(of, starts, strict=True)]
+    return Taken(torch.cat([taken.places for taken in of]), torch.cat(back), tuple(sizes))
 
 
 def unlike(flat: torch.Tensor, some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -74,10 +139,43 @@ def unlike(flat: torch.Tensor, some: torch.Tensor, others: torch.Tensor) -> torc
     return found
 
 
-def rows(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: str) -> Rows | None:
-    """Of a right-padded batch, ids and mask [batch, tokens]; None where computing all places costs hardly more."""
+def rows(
+    ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: str, sizes: Sequence[int] = ()
+) -> Rows | Groups | None:
+    """Of a right-padded batch, ids and mask [batch, tokens]; None where computing all places costs hardly more.
+
+    sizes: texts of each group, one group after another; none: all are one.
+    """
     import torch
 
+    def there(of: Sequence[npt.NDArray[np.int64]]) -> Rows:
+        return Rows(*(torch.from_numpy(a).to(device) for a in of))
+
+    if len(sizes) < 2:
+        found = _rows(ids, mask)
+        return None if found is None else there(found)
+    tokens, groups = ids.shape[1], []
+    for start, stop in pairwise(np.cumsum([0, *sizes]).tolist()):
+        longest = int(mask[start:stop].sum(axis=1).max())
+        own = ids[start:stop, :longest]
+        found = _rows(own, mask[start:stop, :longest]) or _all_of(own)
+        wide = np.arange((stop - start) * tokens).reshape(-1, tokens)[:, :longest].flatten()  # own place → the batch's
+        real, apart, first, back, again, alike = found
+        places = [wide[at] + start * tokens for at in (real, first, again, alike)]
+        stands = np.zeros((2, (stop - start) * tokens), dtype=np.int64)
+        stands[0, wide], stands[1, wide] = apart, back
+        groups.append(there((places[0], stands[0], places[1], stands[1], places[2], places[3])))
+    return Groups(tuple(groups))
+
+
+def _all_of(ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
+    """Every place by itself, in the order of `Rows`."""
+    every, none = np.arange(ids.size), np.empty(0, dtype=np.int64)
+    return every, every, every, every, none, none
+
+
+def _rows(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], ...] | None:
+    """In the order of `Rows`; None where nothing is worth being spared."""
     met: dict[tuple[int, int], int] = {}  # (place before, token) → place where this beginning is met first
     real: list[int] = []
     leads: list[int] = []  # of each real token
@@ -95,5 +193,4 @@ def rows(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], device: str) -
     apart, back = np.zeros((2, ids.size), dtype=np.int64)
     apart[places], back[places] = np.arange(len(places)), np.searchsorted(first, lead)
     more = places != lead
-    arrays = (places, apart, first, back, places[more], lead[more])
-    return Rows(*(torch.from_numpy(a).to(device) for a in arrays))
+    return places, apart, first, back, places[more], lead[more]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pairprobe.executions.batches import right_padded
 from pairprobe.executions.packed import known
 from pairprobe.executions.rounding import AS_STORED, Rounded, Tally, applied
 from pairprobe.executions.sequence import Call, Sequence
-from pairprobe.executions.sharing import Rows
+from pairprobe.executions.sharing import Groups, Rows
 from pairprobe.executions.sharing import rows as computed
 from pairprobe.executions.slots import Place, places
 from pairprobe.records import Tokens
@@ -25,19 +26,29 @@ from pairprobe.rooms import Checkpointed, Fused, Weight
 if TYPE_CHECKING:
     import torch
 
+#: Kinds of rotary positions that follow from the longest text of a batch.
+LENGTHS_MATTER = ("dynamic", "longrope")
+
 
 @dataclass
 class Batch:
     """Some texts on their way through the layers. states: [batch, tokens, width]. computed: which rows are. lengths: of
-    the texts, on the host: asking a device for them in every layer would wait for it."""
+    the texts, on the host: asking a device for them in every layer would wait for it. sizes: texts of each group, one
+    group after another; each group's numbers are to the last bit what they are alone."""
 
     rows: npt.NDArray[np.int64]
+    sizes: tuple[int, ...]
     lengths: list[int]
     ids: torch.Tensor
     mask: torch.Tensor
-    computed: Rows | None
+    computed: Rows | Groups | None
     states: torch.Tensor
     calls: list[Call]
+
+    def groups(self) -> Iterator[tuple[npt.NDArray[np.int64], torch.Tensor]]:
+        """Of each group its texts, and their states, padded as they would be alone."""
+        for start, stop in pairwise(np.cumsum([0, *self.sizes]).tolist()):
+            yield self.rows[start:stop], self.states[start:stop, : max(self.lengths[start:stop])]
 
 
 class Stream:
@@ -81,6 +92,17 @@ class Stream:
     def packs(self) -> bool:
         """Whether its layers may be run on packed rows, see `packed`."""
         return known(self.sequence.layers, self.sequence.stack.config.get_text_config())
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether several groups of texts may be one batch, each group's numbers what they are alone: all that could
+        tell one group from several are products, which are computed group by group, attention, which is text by text,
+        and positions, which some models count otherwise where any text is long."""
+        one_by_one = all(
+            p.by == "linear" or (p.by == "dense" and len(p.weights[0][0].shape) < 2) for of in self.layers for p in of
+        )
+        rope = str(getattr(self.sequence.stack.config.get_text_config(), "rope_parameters", None))
+        return self.packs and one_by_one and not any(f"'{kind}'" in rope for kind in LENGTHS_MATTER)
 
     def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
         """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""
@@ -127,14 +149,16 @@ def forget() -> None:
     _last = None
 
 
-def enter(sequence: Sequence, tokens: Tokens, rows: npt.NDArray[np.int64], device: str) -> Batch:
-    """The texts `rows` as a batch, at state 0."""
+def enter(sequence: Sequence, tokens: Tokens, groups: tuple[npt.NDArray[np.int64], ...], device: str) -> Batch:
+    """These groups of texts as a batch, at state 0."""
     import torch
 
+    rows, sizes = np.concatenate(groups), tuple(len(group) for group in groups)
     padded = right_padded(tokens, rows)
     ids, mask = (torch.from_numpy(a).to(device) for a in padded)
     states, calls = sequence.enter(ids, mask)
-    return Batch(rows, padded[1].sum(axis=1).tolist(), ids, mask, computed(*padded, device), states, calls)
+    which = computed(*padded, device, sizes)
+    return Batch(rows, sizes, padded[1].sum(axis=1).tolist(), ids, mask, which, states, calls)
 
 
 def save(work: list[Batch], tokens: Tokens, file: Path) -> None:

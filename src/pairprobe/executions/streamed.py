@@ -16,11 +16,11 @@ from pairprobe.errors import CheckpointError, ExecutionError, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
 from pairprobe.executions.attention import by_length
-from pairprobe.executions.batches import batches
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
+from pairprobe.executions.pace import computing_seconds, reading_rate, total_seconds
 from pairprobe.executions.packed import run
-from pairprobe.executions.planning import Needs, computing_seconds, needs, reading_rate, sizes, total_seconds
+from pairprobe.executions.planning import Needs, Pass, needs, sizes
 from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
@@ -164,15 +164,14 @@ class Streamed:
             with devices.threads(self.threads), torch.inference_mode():
                 workshop = Workshop(device, getattr(torch, dtype), self.activations == "as_stored")
                 rate = reading_rate(tensors, checkpoint.to_come)
-                passes = [asked.select(chunk) for chunk in wanted.chunks]
-                count = sum(1 for of in passes for _ in batches(of.lengths, wanted.batch_tokens, of.parts))
-                tokens = asked.beginnings if asked.beginnings and stream.causal else int(asked.lengths.sum())
-                compute = computing_seconds(stream.layers, tokens, count, workshop)
-            seconds = total_seconds(reads, rate, compute, len(wanted.chunks))
+                count = sum(len(of.batches) for of in wanted.passes)
+                compute = computing_seconds(stream.layers, sum(of.computed for of in wanted.passes), count, workshop)
+            seconds = total_seconds(reads, rate, compute, len(wanted.passes))
         short = limits.short(wanted.host, wanted.gpu)
         return Estimate(
-            self.name, device, dtype, reads * len(wanted.chunks), wanted.host, wanted.gpu, seconds, len(wanted.chunks),
+            self.name, device, dtype, reads * len(wanted.passes), wanted.host, wanted.gpu, seconds, len(wanted.passes),
             problem=lacking(checkpoint.name, short) if short else "", may=limits.host, rounding=stream.rounding,
+            once=wanted.once,
         )  # fmt: skip
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
@@ -184,10 +183,10 @@ class Streamed:
 
         itemsize = getattr(torch, devices.dtype_for(self.dtype, device)).itemsize
         config = stream.sequence.stack.config.get_text_config()
-        rows = min(int(asked.lengths.sum()), config.vocab_size)
+        rows = min(asked.vocabulary, config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
         of = replace(of, rounding=scratch(stream.layers, device.partition(":")[0]))
-        of = replace(of, packs=stream.packs, once=stream.causal)
+        of = replace(of, packs=stream.packs, once=stream.causal, joins=stream.joins)
         return needs(of, asked, device, self.batch_tokens, limits)
 
     def forward(
@@ -226,7 +225,7 @@ class Streamed:
                     stream.settle(device, kind, np.unique(np.concatenate([t.ids for t in tokens.of])))
                 tally = stream.counted()
                 with Phase("forward", device, seconds, peaks):
-                    self._pass(stream, tokens, device, kind, observe, keep, wanted, seconds)
+                    self._pass(stream, tokens, device, kind, observe, keep, wanted.passes[0], seconds)
         except (MemoryError, RuntimeError) as error:
             if "meta" in str(error):  # what was not loaded is there
                 raise ExecutionError(
@@ -254,7 +253,7 @@ class Streamed:
         dtype: torch.dtype,
         observe: Observe,
         keep: Keep | None,
-        wanted: Needs,
+        wanted: Pass,
         seconds: dict[str, float],
     ) -> None:
         """All layers once, over all texts."""
@@ -262,12 +261,13 @@ class Streamed:
         last = len(stream.layers)
         workshop = Workshop(device, dtype, self.activations == "as_stored")
         slots = Slots(workshop)
-        divided = batches(tokens.lengths, wanted.batch_tokens, tokens.parts)
-        work = [enter(stream.sequence, tokens, rows, device) for rows in divided]
+        divided = [tuple(wanted.rows[group] for group in groups) for groups in wanted.batches]
+        work = [enter(stream.sequence, tokens, groups, device) for groups in divided]
 
         def seen(depth: int, batch: Batch) -> None:
             batch.states = finite(batch.states, batch.mask, name, tokens, depth, batch.rows)
-            observe(depth, batch.states, batch.rows)
+            for rows, states in batch.groups():
+                observe(depth, states, rows)
 
         begin = keep.resume(lambda file: restore(file, work, tokens)) if keep else 0
         if not begin:
