@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -282,3 +283,20 @@ def test_a_gpus_free_memory_is_asked_of_that_gpu(monkeypatch):
     free = {"cuda:0": 10, "cuda:1": 20}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 100))
     assert devices.free_memory("cuda:1") == 20
+
+
+@pytest.mark.parametrize(
+    ("stored", "amx", "expected"),
+    [
+        ({"F32": 900, "I64": 8}, True, "float32"),  # nothing else holds what is stored
+        ({"F32": 400, "BF16": 500}, True, "bfloat16"),
+        ({"I8": 900, "F32": 100}, True, "bfloat16"),  # scales are a small part
+        ({"BF16": 900}, False, "float32"),
+        ({"F32": 900}, False, "float32"),
+    ],
+)
+def test_auto_computes_in_no_less_than_what_is_stored(monkeypatch, stored, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    tensors = {name: SimpleNamespace(dtype=name, nbytes=nbytes) for name, nbytes in stored.items()}
+    assert devices.dtype_for("auto", "cpu", tensors) == expected
+    assert devices.dtype_for("float16", "cpu", tensors) == "float16"  # what is asked for is what is done

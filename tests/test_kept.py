@@ -200,7 +200,8 @@ def test_what_is_damaged_is_made_anew(folder, tmp_path, layers_read, damage, nam
     first = vectors(folder, tmp_path / "kept")
     damage(sets(tmp_path / "kept")[0] / name)
     again = vectors(folder, tmp_path / "kept")
-    assert (again.values == first.values).all()
+    # a text that alone is made anew is multiplied alone, which moves last digits on some processors
+    np.testing.assert_allclose(again.values, first.values, atol=1e-6 * np.abs(first.values).max())
     assert layers_read == [LAYERS, LAYERS]
     vectors(folder, tmp_path / "kept")
     assert layers_read == [LAYERS, LAYERS]  # it has been mended

@@ -48,7 +48,7 @@ MODELS = {
     "distilbert": "sdpa",
     "minilm": "sdpa",
 }
-CPU = Resident(device="cpu")
+CPU = Resident(device="cpu", dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ def test_nan_in_a_layers_weights_is_first_seen_in_the_state_after_it(written, na
         measured(of)
     longest = int(np.argmax(of.tokens.lengths))
     assert of.tokens.texts.texts[longest].text[:60] in str(caught.value)
-    assert f"in {len(of.tokens)} texts" in str(caught.value)
+    assert f"in {len(of.tokens)} of {len(of.tokens)} texts that were run together" in str(caught.value)
     assert "damaged" in caught.value.next_step
 
 
@@ -354,7 +354,10 @@ def test_only_the_texts_that_are_not_finite_are_named(folder, batch_tokens):
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ExecutionError, match="state 0 is not finite") as caught:
         measured(opened(folder), replace(CPU, batch_tokens=batch_tokens))
-    assert caught.value.problems[0].endswith(f"in 1 texts: {GLOSSED.format(word='轮')}")
+    together = 1 if batch_tokens == 1 else len(of.tokens)
+    assert caught.value.problems[0].endswith(
+        f"in 1 of {together} texts that were run together: {GLOSSED.format(word='轮')}"
+    )
 
 
 def test_an_overflow_in_float16_names_the_dtype_and_others_run(written):

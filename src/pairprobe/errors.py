@@ -9,6 +9,7 @@ PairprobeError
 │   ├── OutOfReach     … on a server that does not answer
 │   └── Unfilled       … weights that do not fill the model of their config
 ├── ExecutionError     device, memory, states that are not finite
+│   └── OutOfMemory    … where less at once may do
 ├── StatisticsError    numbers from which nothing can be computed
 └── StoreError         MLflow's store
 """
@@ -64,6 +65,10 @@ class Unfilled(CheckpointError):
 
 class ExecutionError(PairprobeError):
     """The model cannot be run here, or its states are not finite."""
+
+
+class OutOfMemory(ExecutionError):
+    """There is less memory than this needs; fewer texts at once may do."""
 
 
 class StatisticsError(PairprobeError):

@@ -226,6 +226,10 @@ class Writing:
                 file.unlink(missing_ok=True)
             self.shelf.kept.tidy(self.folder)
 
+    def drop(self) -> None:
+        """These texts will not be run together: nothing of them is kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*"))
 

@@ -190,6 +190,8 @@ class Report:
         test = result.primary
         if result.vectors and "kept" in result.vectors.about:
             self.line("kept", f"{result.vectors.about['kept']}; execution.resume=false computes them anew")
+        if result.vectors and "memory" in result.vectors.about:
+            self.line("memory", result.vectors.about["memory"])
         if result.vectors and "precision" in result.vectors.about:
             self.line("", result.vectors.about["precision"])
         self._table(test, result.verdict)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pairprobe.errors import ConfigError, ExecutionError, at_least, one_of
+
+if TYPE_CHECKING:
+    from pairprobe.rooms import Stored
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 LEAST_MEMORY, MOST_MEMORY = 0.01, 1_000_000  # GB
@@ -78,8 +82,9 @@ def choose(device: str) -> tuple[str, str]:
     return "cpu", "no accelerator found; computing on the CPU"
 
 
-def dtype_for(dtype: str, device: str) -> str:
-    """The dtype to compute in. auto: bfloat16 on GPUs that have it and on CPUs with AMX, else float32.
+def dtype_for(dtype: str, device: str, tensors: Mapping[str, Stored]) -> str:
+    """The dtype to compute in. auto: float32 where most of the checkpoint's bytes are stored in it, whose digits
+    anything else would lose; else bfloat16 on GPUs that have it and on CPUs with AMX; else float32.
 
     Never float16 by itself: real activations overflow it.
     """
@@ -87,6 +92,8 @@ def dtype_for(dtype: str, device: str) -> str:
 
     if dtype != "auto":
         return dtype
+    if 2 * sum(t.nbytes for t in tensors.values() if t.dtype == "F32") > sum(t.nbytes for t in tensors.values()):
+        return "float32"
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
     if device == "cpu" and torch.cpu._is_amx_tile_supported():

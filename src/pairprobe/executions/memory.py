@@ -77,11 +77,16 @@ def budget(device: str, gigabytes: float | None = None) -> Budget:
 
 def lacking(name: str, short: Short) -> str:
     """What to say of `Budget.short`: where execution.memory is what limits it, how much of it would do."""
-    need, may = (f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" for n in (short.wanted, short.there))
+    need, may = megabytes(short.wanted), megabytes(short.there)
     said = f"{name}: needs about {need} of {short.where}, of which it may use {may}."
     if short.enough is None:
         return said
     return f"{said} execution.memory={math.ceil(short.enough / 1e7) / 100:g} (GB) would suffice."
+
+
+def megabytes(n: float) -> str:
+    """'91 MB', '21.3 GB' (decimal units)."""
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
 
 
 @contextlib.contextmanager

@@ -38,7 +38,8 @@ class Resident:
     Args:
         device: auto | cpu | cuda | cuda:N | mps. auto takes the first accelerator, else the CPU and says so.
         dtype: of weights and computation: auto | float32 | bfloat16 | float16. float32 holds every stored value of
-            a bf16 or fp16 checkpoint exactly. auto: bfloat16 on GPUs that have it and on CPUs with AMX, else float32.
+            a bf16 or fp16 checkpoint exactly. auto: float32 for what is stored in it and on most CPUs, bfloat16 on
+            GPUs that have it and on CPUs with AMX.
         attention: transformers' attention implementation, sdpa | eager; fixed and logged, since it changes
             the last digits.
         weights: as_stored | int8 | int8_bnb | int4_g128 | int4_sym_g128 | nf4 | fp8 | fp8_block. Round the linear
@@ -73,7 +74,7 @@ class Resident:
     def memory_needed(self, checkpoint: Checkpointed, asked: Workload | None = None) -> int:
         """Bytes the weights take, as computed with, plus the file's pages while they are converted; and, of the texts
         asked for, what a layer holds of their largest batch."""
-        itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0])]
+        itemsize = BYTES[devices.dtype_for(self.dtype, devices.choose(self.device)[0], checkpoint.tensors)]
         largest = max((t.nbytes for t in checkpoint.tensors.values()), default=0)
         if self.weights != AS_STORED and not self.refuse(checkpoint):  # one matrix as stored, and in float32
             matrices = (w for p in self._rounded(checkpoint) for expert in p.weights for w in expert)
@@ -91,7 +92,7 @@ class Resident:
     def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate:
         """What a run on these texts would take. timed: measure disk and processor. Raises Unfilled, see `errors`."""
         device, _ = devices.choose(self.device)
-        dtype = devices.dtype_for(self.dtype, device)
+        dtype = devices.dtype_for(self.dtype, device, checkpoint.tensors)
         weights = self.memory_needed(checkpoint, asked)
         limits = budget(device, self.memory)
         host, gpu = (weights, 0) if device == "cpu" else (weights, weights)
@@ -126,7 +127,7 @@ class Resident:
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
         """Its layers' places, on no memory."""
-        dtype = devices.dtype_for(self.dtype, devices.choose(self.device)[0])
+        dtype = devices.dtype_for(self.dtype, devices.choose(self.device)[0], checkpoint.tensors)
         return taken_apart(checkpoint, dtype, self.attention, self.weights)
 
     def _rounded(self, checkpoint: Checkpointed) -> list[Place]:
@@ -185,7 +186,7 @@ class Resident:
         seconds: dict[str, float] = {}
         peaks: dict[str, int] = {}
         model = None
-        dtype = devices.dtype_for(self.dtype, device)
+        dtype = devices.dtype_for(self.dtype, device, checkpoint.tensors)
         try:
             with devices.threads(self.threads), limited(budget(device, self.memory).host, device):
                 with Phase("load", device, seconds, peaks):

@@ -46,7 +46,8 @@ def finite(
     which = rows[bad]
     named = "; ".join(tokens.texts.texts[r].text[:60] for r in which[:3]) + (" …" if len(which) > 3 else "")
     raise ExecutionError(
-        f"{name}: state {depth} is not finite (NaN or infinite) in {len(which)} texts: {named}",
+        f"{name}: state {depth} is not finite (NaN or infinite) in {len(which)} of {len(rows)} texts that were run "
+        f"together: {named}",
         "float16 overflows on some models: choose execution.dtype=float32 or bfloat16."
         if states.dtype == torch.float16
         else "The weights are probably damaged: compare their hash with the publisher's.",
@@ -59,8 +60,9 @@ def first(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """CUDA raises its own kind; the CPU's and Metal's allocators raise RuntimeErrors with these words."""
-    words = ("can't allocate memory", "out of memory", "can't start new thread")
+    """CUDA raises its own kind; the CPU's and Metal's allocators raise RuntimeErrors with these words; oneDNN, whose
+    products need some of their own, says no more than that it could not."""
+    words = ("can't allocate memory", "out of memory", "can't start new thread", "could not create a primitive")
     return isinstance(error, MemoryError) or any(w in str(error) for w in words)
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import CheckpointError, ExecutionError, one_of
+from pairprobe.errors import CheckpointError, ExecutionError, OutOfMemory, one_of
 from pairprobe.executions import device as devices
 from pairprobe.executions.activations import not_computed
 from pairprobe.executions.attention import by_length
 from pairprobe.executions.feeder import Feeder
-from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, retained
+from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, megabytes, retained
 from pairprobe.executions.pace import computing_seconds, reading_rate, total_seconds
 from pairprobe.executions.packed import run
 from pairprobe.executions.planning import Needs, Pass, needs, sizes
@@ -43,8 +43,8 @@ class Streamed:
 
     Args:
         device: auto | cpu | cuda | cuda:N | mps. auto takes the first accelerator, else the CPU and says so.
-        dtype: of computation: auto | float32 | bfloat16 | float16. auto: bfloat16 on GPUs that have it and on CPUs
-            with AMX, else float32.
+        dtype: of computation: auto | float32 | bfloat16 | float16. auto: float32 for what is stored in it and on most
+            CPUs, bfloat16 on GPUs that have it and on CPUs with AMX.
         attention: transformers' attention implementation, sdpa | eager; fixed and logged, since it changes
             the last digits.
         activations: as_stored | weight_only. Whether inputs of products are quantised where the checkpoint says so
@@ -114,6 +114,7 @@ class Streamed:
         import transformers
 
         device, _ = devices.choose(self.device)
+        dtype = devices.dtype_for(self.dtype, device, checkpoint.tensors)
         return {
             "execution": self.name,
             "checkpoint": checkpoint.identity,
@@ -125,9 +126,9 @@ class Streamed:
             "device": device.partition(":")[0],
             "processor": devices.processor(device),
             "code": checkpoint.code,
-            "dtype": devices.dtype_for(self.dtype, device),
+            "dtype": dtype,
             "attention": self.attention,
-            "products": product_library(device, getattr(torch, devices.dtype_for(self.dtype, device))),
+            "products": product_library(device, getattr(torch, dtype)),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -153,7 +154,7 @@ class Streamed:
         import torch
 
         device, _ = devices.choose(self.device)
-        dtype = devices.dtype_for(self.dtype, device)
+        dtype = devices.dtype_for(self.dtype, device, checkpoint.tensors)
         stream = self._stream(checkpoint)
         limits = budget(device, self.memory)
         wanted = self._needs(stream, asked, device, limits)
@@ -176,12 +177,13 @@ class Streamed:
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
         device, _ = devices.choose(self.device)
-        return taken_apart(checkpoint, devices.dtype_for(self.dtype, device), self.attention, self.weights)
+        dtype = devices.dtype_for(self.dtype, device, checkpoint.tensors)
+        return taken_apart(checkpoint, dtype, self.attention, self.weights)
 
     def _needs(self, stream: Stream, asked: Workload, device: str, limits: Budget) -> Needs:
         import torch
 
-        itemsize = getattr(torch, devices.dtype_for(self.dtype, device)).itemsize
+        itemsize = getattr(torch, devices.dtype_for(self.dtype, device, stream.checkpoint.tensors)).itemsize
         config = stream.sequence.stack.config.get_text_config()
         rows = min(asked.vocabulary, config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
@@ -199,14 +201,15 @@ class Streamed:
 
         Raises:
             CheckpointError: refused, stored tensors do not fill the model, or it is no sequence of layers.
-            ExecutionError: no such device, out of memory or over the budget, or a state that is not finite.
+            OutOfMemory: there is less than these texts need.
+            ExecutionError: no such device, or a state that is not finite.
         """
         import torch
 
         if reason := self.refuse(checkpoint):
             raise CheckpointError(reason)
         device, _ = devices.choose(self.device)
-        dtype = devices.dtype_for(self.dtype, device)
+        dtype = devices.dtype_for(self.dtype, device, checkpoint.tensors)
         torch.set_float32_matmul_precision("highest")
         seconds: dict[str, float] = {}
         peaks: dict[str, int] = {}
@@ -214,10 +217,8 @@ class Streamed:
         stream = self._stream(checkpoint)
         wanted = self._needs(stream, Workload.of(tokens, poolings), device, limits)
         short = limits.short(wanted.host, wanted.gpu)
-        if short or len(wanted.chunks) > 1:
-            raise ExecutionError(
-                lacking(checkpoint.name, short or Short("this machine", wanted.host, limits.host)), LESS
-            )
+        if short or len(wanted.passes) > 1:  # there was more when these texts were chosen
+            raise OutOfMemory(lacking(checkpoint.name, short or Short("this machine", wanted.once, limits.host)), LESS)
         try:
             with devices.threads(self.threads), torch.inference_mode(), limited(limits.host, device), retained(device):
                 kind = getattr(torch, dtype)
@@ -234,7 +235,9 @@ class Streamed:
                 ) from error
             if not out_of_memory(error):
                 raise
-            raise ExecutionError(f"{checkpoint.name}: {device} is out of memory ({first(error)})", LESS) from None
+            raise OutOfMemory(
+                f"{checkpoint.name}: {device} is out of memory ({first(error)}), {_planned(wanted, limits)}.", LESS
+            ) from None
         finally:
             rounding = stream.rounding
             forget()
@@ -306,3 +309,8 @@ class Streamed:
         if keep:
             keep.finished(last, None)
         seconds |= read.seconds
+
+
+def _planned(wanted: Needs, limits: Budget) -> str:
+    """What was foreseen, beside what may be used."""
+    return f"where {megabytes(max(wanted.host, wanted.gpu))} were planned of {megabytes(limits.host)} it may use"

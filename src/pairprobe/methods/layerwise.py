@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import ConfigError
+from pairprobe.errors import ConfigError, OutOfMemory
 from pairprobe.methods.pooling import Pooling
 from pairprobe.records import IntArray, Tokens, Usage, Vectors
 from pairprobe.rooms import TOKEN_NORMS, Checkpointed, Execution, Keeping, Shelf, Workload
@@ -86,13 +86,23 @@ class Layerwise(Pooling):
         if shelf:
             gathered.take(shelf, keys)
         rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
-        usages = []
+        usages, most, described = [], len(rest), {}
+        whole = Workload.of(tokens, len(poolings))
         while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
-            chunk = execution.chunks(checkpoint, Workload.of(tokens, len(poolings)).select(rest))[0]
-            rows, rest = rest[chunk], np.delete(rest, chunk)
+            chunk = execution.chunks(checkpoint, whole.select(rest))[0][:most]
+            rows, before = rest[chunk], gathered.done
             keep = _Keep(gathered, rows, shelf, keys) if shelf else None
-            usages.append(_measure(checkpoint, tokens, rows, shares, execution, gathered, keep))
-        described = {}
+            try:
+                usages.append(_measure(checkpoint, tokens, rows, shares, execution, gathered, keep))
+            except OutOfMemory:
+                if len(rows) == 1:
+                    raise
+                most, gathered.done = len(rows) // 2, before
+                if keep:
+                    keep.writing.drop()
+                described["memory"] = f"there was less than planned: passes of {most} texts or fewer took their place"
+                continue
+            rest = np.delete(rest, chunk)
         earlier = []
         if gathered.rows:
             were = "was" if len(gathered.rows) == 1 else "were"
