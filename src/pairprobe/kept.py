@@ -7,6 +7,9 @@
 
     ROOT/KEY/SET/.NAME.HOST.PID    a file in the making, locked by its process
 
+    ROOT/KEY/about.json            what KEY is the hash of
+    ROOT/hashes/                   sha256 of weight files, see `identity.file_sha256`
+
 KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all, and end with a
 checksum of what is before it: a disk's mistake never becomes a result.
 """
@@ -72,6 +75,22 @@ class Kept:
         """The place of all vectors made in the way `about` says."""
         whole = {**about, "code": source_hash()}
         return Shelf(self, self.root / key(whole)[:32], whole)
+
+    @property
+    def hashes(self) -> Path:
+        """Where hashes of weight files are noted."""
+        return self.root / "hashes"
+
+    def may_have(self, files: Sequence[Sequence[Any]]) -> bool:
+        """Whether anything may be kept of these weight files, `files` as `Checkpoint.files` has them. Their content is
+        not asked for: where this is False, hashing them would be for nothing."""
+        for folder in {found.parent for found in self.root.glob("*/*/")}:
+            try:
+                if json.loads((folder / "about.json").read_text())["files"] == files:
+                    return True
+            except (OSError, ValueError, TypeError, KeyError):  # damaged or in the making: it may be of them
+                return True
+        return False
 
     def clear(self) -> None:
         """Remove files in the making that nobody makes any more: their process ended on this machine, or they did not

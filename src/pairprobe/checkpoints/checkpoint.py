@@ -34,7 +34,8 @@ SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm"
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Config, tokenizer and weights in one folder. tensors: what the headers say, by stored name. to_come: the weights
-    are on a server now and will be downloaded before they are used.
+    are on a server now and will be downloaded before they are used. hashes: a folder where those of files are noted, so
+    that each is hashed once; None: they are not.
 
     Opening one reads config.json and the safetensors headers and nothing else.
     """
@@ -50,6 +51,7 @@ class Checkpoint:
     tokenizer_from: Path | None = None
     gguf: Path | None = None
     to_come: bool = False
+    hashes: Path | None = None
 
     @classmethod
     def open(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pairprobe import preflight
@@ -14,6 +16,7 @@ from pairprobe.checkpoints.model import Model
 from pairprobe.commands import compose
 from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.executions.cache import Cold
 from pairprobe.kept import Kept
 from pairprobe.preflight import duration, gigabytes, sizes
 from pairprobe.records import Estimate
@@ -34,8 +37,28 @@ def main(words: list[str]) -> int:
     if flags:
         raise ConfigError(f"plan does not know {', '.join(flags)}.", "It takes a run's words: group=choice key=value")
     jobs = [build(c) for c in compose.jobs([w for w in words if not w.startswith("-")], multirun=sweep)]
-    locate = functools.cache(Model.foresee)  # a sweep over one model asks the hub once
-    return max(_show(job, locate) for job in jobs)
+    with contextlib.ExitStack() as end:
+
+        @functools.cache  # a sweep over one model asks the hub once
+        def locate(model: Model) -> Checkpoint:
+            found = model.foresee()
+            for file in sorted({t.file for t in found.tensors.values() if not t.remote}):
+                end.enter_context(_left_as_found(file))
+            return found
+
+        return max(_show(job, locate) for job in jobs)
+
+
+@contextlib.contextmanager
+def _left_as_found(file: Path) -> Iterator[None]:
+    """Of what is read of a file meanwhile, for its hash or to measure the disk, nothing stays in the machine's memory
+    that was not there before: no run follows that would use it."""
+    with file.open("rb") as stream:
+        cold = Cold(stream.fileno())
+        try:
+            yield
+        finally:
+            cold.forget()
 
 
 def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
