@@ -226,9 +226,11 @@ class Checkpoint:
 
     @property
     def files(self) -> list[list[Any]]:
-        """[name, bytes, time of the last change in ns] of every weight file, by name."""
+        """[name, bytes, time of the last change in ns] of every weight file, by name; and its ctime, which no program
+        sets back, where the identity does not cover every byte."""
         stats = {t.file.name: t.file.stat() for t in self.tensors.values()}
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())]
+        found = [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in sorted(stats.items())]
+        return [of[:3] for of in found] if identity.hashed_whole(self) else found
 
     @property
     def code(self) -> str:

@@ -31,7 +31,7 @@ def of(checkpoint: Checkpoint) -> str:
     config, tokenizer, headers and 256 blocks of 64 KiB spread over each file; `tagged:` (behind a URL) covers config,
     tokenizer, headers, and each file's size and the server's tag for it.
     """
-    whole = checkpoint.nbytes <= HASHED_WHOLE
+    whole = hashed_whole(checkpoint)
     digest = hashlib.sha256()
     for side in SIDES:
         digest.update(side.encode())
@@ -51,6 +51,11 @@ def of(checkpoint: Checkpoint) -> str:
     digest.update(checkpoint.headers)
     kind = "tagged" if checkpoint.remote else "sha256" if whole else "sampled"
     return f"{kind}:{digest.hexdigest()}"
+
+
+def hashed_whole(checkpoint: Checkpoint) -> bool:
+    """Whether every byte of the weights is in its identity: no commit stands for them, and no sample."""
+    return not checkpoint.revision and not checkpoint.remote and checkpoint.nbytes <= HASHED_WHOLE
 
 
 def hashed_bytes(checkpoint: Checkpoint) -> int:
