@@ -83,8 +83,8 @@ def check(checkpoint: Checkpoint, expected: str) -> None:
     if actual != expected:
         raise CheckpointError(
             f"{name}: {files[0].name} has sha256 {actual}, but model.sha256 is {expected}.",
-            "These are not the weights this model's name stands for. Install them again, or set model.sha256=null to "
-            "use them knowingly.",
+            f"These are not the weights that {name} is the name of: get them again. Weights of your own: "
+            "model=local model.source=FOLDER, which calls runs after the folder.",
         )
 
 

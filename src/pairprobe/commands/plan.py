@@ -14,7 +14,7 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.hub import SPARE_DISK, room
 from pairprobe.checkpoints.model import Model
 from pairprobe.commands import compose
-from pairprobe.config import Job, build, home
+from pairprobe.config import Job, build, check_names, home
 from pairprobe.errors import ConfigError, PairprobeError
 from pairprobe.executions.cache import Cold
 from pairprobe.kept import Kept
@@ -37,6 +37,7 @@ def main(words: list[str]) -> int:
     if flags:
         raise ConfigError(f"plan does not know {', '.join(flags)}.", "It takes a run's words: group=choice key=value")
     jobs = [build(c) for c in compose.jobs([w for w in words if not w.startswith("-")], multirun=sweep)]
+    check_names(jobs)
     with contextlib.ExitStack() as end:
 
         @functools.cache  # a sweep over one model asks the hub once
