@@ -18,6 +18,7 @@ import torch
 from small_models import LAYERS, WORDS, tokens_of, write
 
 from pairprobe import kept as keeping
+from pairprobe import locks as locking
 from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.executions.feeder import Feeder
@@ -455,7 +456,7 @@ def test_what_nobody_knows_the_writer_of_stays_for_a_week(tmp_path, monkeypatch,
         raise OSError("no locks available")
 
     if not locks:
-        monkeypatch.setattr(keeping.fcntl, "flock", refuse)
+        monkeypatch.setattr(locking.fcntl, "flock", refuse)
     file = tmp_path / "key" / "set" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"half of it")
