@@ -86,15 +86,7 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     show.plain(f"{'':<14}{'read':>10}{'peak cpu':>12}{'peak gpu':>12}   time")
     for estimate in found:
         chosen = estimate.execution == plan.execution.name
-        gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
-        if estimate.problem:
-            said = "cannot: see below"
-        else:
-            passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
-            said = f"about {duration(estimate.seconds or 0)}{passes}"
-        mark = "←" if chosen else " "
-        head = f"{estimate.execution:<10} {mark}  {gigabytes(estimate.reads):>10}"
-        show.plain(f"{head}{gigabytes(estimate.host):>12}{gpu:>12}   {said}")
+        show.plain(_row(estimate, chosen, plan.kept if chosen else None))
     for estimate in found:
         if estimate.problem:
             show.line(f"  {estimate.execution}", estimate.problem)
@@ -106,6 +98,19 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         there = "is" if n == 1 else "are"
         show.line("kept", f"{n} of {counted(texts, 'text')} {there} there from an earlier run: {rest}")
     return 0
+
+
+def _row(estimate: Estimate, chosen: bool, kept: tuple[int, int] | None) -> str:
+    """One way of running it. kept: how many of how many texts earlier runs have kept, which need not be run again."""
+    head = f"{estimate.execution:<10} {'←' if chosen else ' '}  "
+    if kept is not None and kept[0] == kept[1]:
+        return f"{head}{'–':>10}{'–':>12}{'–':>12}   nothing to run: see below"
+    gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
+    said = "cannot: see below"
+    if not estimate.problem:
+        passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
+        said = f"{'at most' if kept else 'about'} {duration(estimate.seconds or 0)}{passes}"
+    return f"{head}{gigabytes(estimate.reads):>10}{gigabytes(estimate.host):>12}{gpu:>12}   {said}"
 
 
 def _as_named(show: Report, job: Job, plan: preflight.Plan) -> bool:
