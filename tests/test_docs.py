@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,18 @@ def test_the_files_map_of_the_readme_names_every_module() -> None:
     names = {p.name for p in package.glob("*.py")} | {f"{p.parent.name}/" for p in package.glob("*/__init__.py")}
     missing = {n for n in names - {"__init__.py"} if n not in text}
     assert not missing
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("target", "tools"),
+    [("run", False), ("ui", False), ("test", True), ("check", True), ("fix", True), ("bench", True)],
+)
+def test_make_installs_what_a_target_needs_and_says_so(tmp_path: Path, target: str, tools: bool) -> None:
+    words = ["make", "--dry-run", "--no-print-directory", target, f"VENV={tmp_path / 'new'}"]
+    said = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    installing = [i for i, line in enumerate(said) if " -m pip install " in line]
+    extras = [re.findall(r"\.\[([a-z,]+)\]", said[i]) for i in installing]
+    assert extras == [[], ["minilm,gguf"]] + [["minilm,gguf,dev"]] * tools
+    for before, i in zip([-1, *installing], installing, strict=False):
+        assert any(line.startswith("echo") for line in said[before + 1 : i])  # before each of some minutes

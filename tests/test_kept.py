@@ -18,6 +18,8 @@ import torch
 from small_models import LAYERS, WORDS, tokens_of, write
 
 from pairprobe import kept as keeping
+from pairprobe import locks as locking
+from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.streamed import Streamed
@@ -150,6 +152,38 @@ def test_another_file_is_computed_anew(folder, tmp_path, layers_read, change):
         config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     vectors(folder, tmp_path / "kept")
     assert layers_read == [LAYERS, LAYERS]
+
+
+@pytest.mark.parametrize("commit", [None, "0" * 40], ids=["sampled", "commit"])
+def test_a_change_that_the_identity_misses_is_computed_anew_though_its_time_was_set_back(
+    tmp_path, layers_read, monkeypatch, commit
+):
+    monkeypatch.setattr(identity, "HASHED_WHOLE", 0)
+    folder = write("llama", tmp_path / "llama", hidden_size=512, intermediate_size=2048)
+    file = folder / "model.safetensors"
+    size, tokens = file.stat().st_size, tokens_of(Checkpoint.open(folder), WORDS)
+    assert size > 256 * 2 * 65536  # between two samples lies more than one
+
+    def identities() -> str:
+        checkpoint = Checkpoint.open(folder, revision=commit)
+        Layerwise().vectors(checkpoint, tokens, CPU, kept=Kept(tmp_path / "kept"))
+        return checkpoint.identity
+
+    before, stat = identities(), file.stat()
+    assert identities() == before
+    assert layers_read == [LAYERS]
+    with file.open("r+b") as stream:
+        stream.seek((size - 65536) * 100 // 255 + 65536 + 1000)  # after the hundredth sample
+        stream.write(bytes(8))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert identities() == before
+    assert layers_read == [LAYERS, LAYERS]
+
+
+def test_a_copy_of_what_is_hashed_whole_is_the_same(folder, tmp_path, layers_read):
+    vectors(folder, tmp_path / "kept")
+    vectors(shutil.copytree(folder, tmp_path / "copy"), tmp_path / "kept")
+    assert layers_read == [LAYERS]
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])
@@ -423,7 +457,7 @@ def test_what_nobody_knows_the_writer_of_stays_for_a_week(tmp_path, monkeypatch,
         raise OSError("no locks available")
 
     if not locks:
-        monkeypatch.setattr(keeping.fcntl, "flock", refuse)
+        monkeypatch.setattr(locking.fcntl, "flock", refuse)
     file = tmp_path / "key" / "set" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"half of it")

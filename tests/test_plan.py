@@ -231,7 +231,9 @@ def test_the_same_texts_again_read_nothing_and_reproduce_reads_everything(
     assert reads == [3]
     assert "texts were kept from an earlier run" in capfd.readouterr().out
     assert run(["plan", *words_for(int8)]) == 0
-    assert re.search(r"kept +(\d+) of \1 texts are there from an earlier run: nothing is read", capfd.readouterr().out)
+    said = capfd.readouterr().out
+    assert re.search(r"kept +(\d+) of \1 texts are there from an earlier run: nothing is read", said)
+    assert re.search(r"^streamed +← +– +– +–   nothing to run: see below$", said, flags=re.MULTILINE)
     first, second = runs_of(home)
     assert "kept" not in " ".join(first.data.tags)
     assert "kept from an earlier run" in second.data.tags["vectors.kept"]
@@ -274,6 +276,8 @@ def test_the_plan_of_a_run_says_what_earlier_runs_leave_to_be_read(int8: Path, h
     said = lines(capfd.readouterr().out)
     assert re.search(r"plan streamed on cpu, .* · reads nothing: all 12 texts kept from an earlier run", said)
     table.write_text("\n".join([*rows, "new,newer,cognate"]) + "\n")
+    assert run(["plan", *words]) == 0
+    assert re.search(r"^streamed +← +[0-9.]+ [kM]B .* at most \d+ s$", capfd.readouterr().out, flags=re.MULTILINE)
     assert run(words) == 0
     said = lines(capfd.readouterr().out)
     assert re.search(

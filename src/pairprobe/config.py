@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import os
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,21 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
         tracking=parts["tracking"],
         config=resolved,
     )
+
+
+def check_names(jobs: Iterable[Job]) -> None:
+    """Raises ConfigError where jobs of one sweep would record the same weights under several names."""
+    names: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        if job.method.uses_model:
+            names.setdefault(job.model.place, {})[job.model.name] = None
+    for place, found in names.items():
+        if len(found) > 1:
+            raise ConfigError(
+                f"one model would be recorded under {len(found)} names: {place} holds for {', '.join(found)} alike.",
+                "Nothing was started. Folders of yours: -m model=local model.source=/models/a,/models/b   One beside a "
+                "named model needs a YAML of its own: README, Your model.",
+            )
 
 
 def schema_of(key: str, node: Mapping[str, Any]) -> type:

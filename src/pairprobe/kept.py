@@ -7,6 +7,9 @@
 
     ROOT/KEY/SET/.NAME.HOST.PID    a file in the making, locked by its process
 
+    ROOT/KEY/about.json            what KEY is the hash of
+    ROOT/hashes/                   sha256 of weight files, see `identity.file_sha256`
+
 KEY is a hash over everything that could change a vector: see `key`. Files appear whole or not at all, and end with a
 checksum of what is before it: a disk's mistake never becomes a result.
 """
@@ -18,7 +21,6 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import shutil
 import time
 import zlib
@@ -30,18 +32,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked, and only age tells what is left over
-    fcntl = None  # type: ignore[assignment]
+from pairprobe.locks import HOST, locked
 
 FloatArray = npt.NDArray[np.float32]
 #: States are written when this much longer has passed than writing them takes.
 WORTH = 20
 #: Seconds after which a file in the making is nobody's, where no lock can tell.
 FORGOTTEN = 7 * 24 * 3600
-#: Stands for this machine: a lock is a word about its own processes only.
-HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def key(about: Mapping[str, Any]) -> str:
@@ -72,6 +69,22 @@ class Kept:
         """The place of all vectors made in the way `about` says."""
         whole = {**about, "code": source_hash()}
         return Shelf(self, self.root / key(whole)[:32], whole)
+
+    @property
+    def hashes(self) -> Path:
+        """Where hashes of weight files are noted."""
+        return self.root / "hashes"
+
+    def may_have(self, files: Sequence[Sequence[Any]]) -> bool:
+        """Whether anything may be kept of these weight files, `files` as `Checkpoint.files` has them. Their content is
+        not asked for: where this is False, hashing them would be for nothing."""
+        for folder in {found.parent for found in self.root.glob("*/*/")}:
+            try:
+                if json.loads((folder / "about.json").read_text())["files"] == files:
+                    return True
+            except (OSError, ValueError, TypeError, KeyError):  # damaged or in the making: it may be of them
+                return True
+        return False
 
     def clear(self) -> None:
         """Remove files in the making that nobody makes any more: their process ended on this machine, or they did not
@@ -237,7 +250,7 @@ class Writing:
         temporary = self.folder / f".{name}.{HOST}.{os.getpid()}"
         try:
             with temporary.open("wb") as made:
-                _locked(made)
+                locked(made)
                 write(temporary)
                 if not name.endswith(".json"):
                     with temporary.open("r+b") as stream:
@@ -254,24 +267,11 @@ class Writing:
             self.works = False
 
 
-def _locked(file: IO[bytes]) -> bool | None:
-    """Whether this process alone has the file now, until it closes it or ends. None: there are no locks here."""
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except BlockingIOError:
-        return False
-    except OSError:  # not on this file system
-        pass
-    return None
-
-
 def _left_over(file: Path) -> bool:
     """Whether the process that made this temporary file is gone."""
     if f".{HOST}." in file.name:
         with file.open("rb") as stream:
-            alone = _locked(stream)
+            alone = locked(stream)
         if alone is not None:
             return alone
     return time.time() - file.stat().st_mtime > FORGOTTEN

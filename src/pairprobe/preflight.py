@@ -83,6 +83,8 @@ def check(
     if texts is not None:
         attempt("reference", lambda: _check_similarities(job, texts[0]))
     checkpoint = attempt("model", lambda: locate(job.model))
+    if checkpoint is not None and kept is not None:
+        checkpoint = replace(checkpoint, hashes=kept.hashes)
     remark, execution, estimate = "" if job.method.computes else _not_rounded(job), None, None
     if checkpoint is not None:
         depths = attempt("method", lambda: job.method.depths_of(checkpoint))
@@ -127,7 +129,9 @@ def _kept(job: Job, plan: Plan, kept: Keeping) -> tuple[int, int] | None:
     """(texts whose vectors earlier runs have kept, all texts that will be asked for), None where that is no text or
     the words themselves end the run: the run says so."""
     checkpoint: Any = plan.checkpoint
-    if plan.execution is None or checkpoint.to_come or plan.execution.key(checkpoint) is None:
+    if plan.execution is None or checkpoint.to_come or not kept.may_have(checkpoint.files):
+        return None
+    if plan.execution.key(checkpoint) is None:
         return None
     tokenizer = checkpoint.tokenizer()
     limit = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length)

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from pairprobe import stores, sweeps
 from pairprobe.errors import StoreError, nearest
+from pairprobe.running import Running
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -68,6 +69,7 @@ class Store:
         self.uri = uri
         self.database = _database(uri)
         self.artifacts = (self.database.parent if self.database else home) / "mlruns"
+        self.running = Running(self.artifacts / ".running", uri)
         self._client: Any = None
 
     # ── can it be used? ──────────────────────────────────────────────────────────────────────────────────
@@ -195,8 +197,10 @@ class Store:
     # ── writing a run ────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> OpenRun:
-        """Create a run with its params and tags; use it as a context manager."""
+        """Create a run with its params and tags; use it as a context manager. Runs here that processes of this machine
+        left RUNNING when they were killed are KILLED from then on."""
         experiment_id = self.experiment_id(experiment)
+        self.running.end_left_over(self.client)
         try:
             run = self.client.create_run(
                 experiment_id,
@@ -205,7 +209,7 @@ class Store:
             )
         except Exception as error:
             raise _store_error("a run cannot be created", error) from error
-        opened = OpenRun(self, str(run.info.run_id), experiment_id, name)
+        opened = OpenRun(self, str(run.info.run_id), experiment_id, name, self.running.mark(str(run.info.run_id)))
         try:
             opened.log(params=params, tags=tags)
         except BaseException as error:
@@ -309,10 +313,16 @@ class Store:
 
 
 class OpenRun:
-    """A run being recorded. Left by an exception it ends FAILED, by an interrupt KILLED, else FINISHED."""
+    """A run being recorded. Left by an exception it ends FAILED, by an interrupt KILLED, else FINISHED.
 
-    def __init__(self, store: Store, run_id: str, experiment_id: str, name: str) -> None:
+    ended: called once the store knows how it ended.
+    """
+
+    def __init__(
+        self, store: Store, run_id: str, experiment_id: str, name: str, ended: Callable[[], None] = lambda: None
+    ) -> None:
         self.store, self.run_id, self.experiment_id, self.name = store, run_id, experiment_id, name
+        self._ended = ended
 
     def log(
         self,
@@ -355,6 +365,7 @@ class OpenRun:
     def end(self, status: str) -> None:
         """Set the final status: FINISHED, FAILED or KILLED."""
         self.store.client.set_terminated(self.run_id, status)
+        self._ended()
 
     def __enter__(self) -> OpenRun:
         return self

@@ -34,7 +34,8 @@ SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm"
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Config, tokenizer and weights in one folder. tensors: what the headers say, by stored name. to_come: the weights
-    are on a server now and will be downloaded before they are used.
+    are on a server now and will be downloaded before they are used. hashes: a folder where those of files are noted, so
+    that each is hashed once; None: they are not.
 
     Opening one reads config.json and the safetensors headers and nothing else.
     """
@@ -50,6 +51,7 @@ class Checkpoint:
     tokenizer_from: Path | None = None
     gguf: Path | None = None
     to_come: bool = False
+    hashes: Path | None = None
 
     @classmethod
     def open(
@@ -224,9 +226,11 @@ class Checkpoint:
 
     @property
     def files(self) -> list[list[Any]]:
-        """[name, bytes, time of the last change in ns] of every weight file, by name."""
+        """[name, bytes, time of the last change in ns] of every weight file, by name; and its ctime, which no program
+        sets back, where the identity does not cover every byte."""
         stats = {t.file.name: t.file.stat() for t in self.tensors.values()}
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())]
+        found = [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in sorted(stats.items())]
+        return [of[:3] for of in found] if identity.hashed_whole(self) else found
 
     @property
     def code(self) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
+import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +20,8 @@ if TYPE_CHECKING:
     from pairprobe.checkpoints.checkpoint import Checkpoint
 
 HASHED_WHOLE = 2 * 2**30  # bytes; above this a content hash takes samples
+#: Seconds after which a further change of a file shows in its times, however coarse the file system's clock is.
+SETTLED = 2.0
 
 
 def of(checkpoint: Checkpoint) -> str:
@@ -24,7 +31,7 @@ def of(checkpoint: Checkpoint) -> str:
     config, tokenizer, headers and 256 blocks of 64 KiB spread over each file; `tagged:` (behind a URL) covers config,
     tokenizer, headers, and each file's size and the server's tag for it.
     """
-    whole = checkpoint.nbytes <= HASHED_WHOLE
+    whole = hashed_whole(checkpoint)
     digest = hashlib.sha256()
     for side in SIDES:
         digest.update(side.encode())
@@ -34,7 +41,7 @@ def of(checkpoint: Checkpoint) -> str:
         digest.update(f"{remote.name} {remote.size} {remote.sha256 or remote.etag}\n".encode())
     for file in [] if checkpoint.remote else sorted({t.file for t in checkpoint.tensors.values()}):
         if whole:
-            digest.update(bytes.fromhex(file_sha256(file)))
+            digest.update(bytes.fromhex(file_sha256(file, checkpoint.hashes)))
         else:
             size = file.stat().st_size
             with file.open("rb") as stream:
@@ -44,6 +51,11 @@ def of(checkpoint: Checkpoint) -> str:
     digest.update(checkpoint.headers)
     kind = "tagged" if checkpoint.remote else "sha256" if whole else "sampled"
     return f"{kind}:{digest.hexdigest()}"
+
+
+def hashed_whole(checkpoint: Checkpoint) -> bool:
+    """Whether every byte of the weights is in its identity: no commit stands for them, and no sample."""
+    return not checkpoint.revision and not checkpoint.remote and checkpoint.nbytes <= HASHED_WHOLE
 
 
 def hashed_bytes(checkpoint: Checkpoint) -> int:
@@ -61,7 +73,7 @@ def check(checkpoint: Checkpoint, expected: str) -> None:
             "Set model.sha256=null; model.revision=COMMIT fixes all files of a hub repository.",
         )
     # the hub states it; what no server states cannot be known without every byte
-    actual = checkpoint.remotes[0].sha256 if checkpoint.remote else file_sha256(files[0])
+    actual = checkpoint.remotes[0].sha256 if checkpoint.remote else _hashed(files[0], checkpoint.hashes)
     if actual is None:
         raise CheckpointError(
             f"{name}: the sha256 of {files[0].name} is unknown, since it lies behind a URL and its server does not "
@@ -71,12 +83,38 @@ def check(checkpoint: Checkpoint, expected: str) -> None:
     if actual != expected:
         raise CheckpointError(
             f"{name}: {files[0].name} has sha256 {actual}, but model.sha256 is {expected}.",
-            "These are not the weights this model's name stands for. Install them again, or set model.sha256=null to "
-            "use them knowingly.",
+            f"These are not the weights that {name} is the name of: get them again. Weights of your own: "
+            "model=local model.source=FOLDER, which calls runs after the folder.",
         )
 
 
-def file_sha256(file: Path) -> str:
-    """sha256 of a file, hexadecimal."""
+def file_sha256(file: Path, hashes: Path | None = None) -> str:
+    """sha256 of a file, hexadecimal; as it is noted in the folder `hashes`, where the file has not changed since."""
+    if hashes:
+        with contextlib.suppress(OSError, ValueError):
+            noted = (hashes / _state(file)).read_text(encoding="ascii")
+            if re.fullmatch("[0-9a-f]{64}", noted):
+                return noted
+    return _hashed(file, hashes)
+
+
+def _hashed(file: Path, hashes: Path | None) -> str:
+    """sha256 of a file, every byte of which is read; noted in the folder `hashes` under the state the file was in."""
+    state, began = _state(file), time.time()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    # a file that changed just now may change again without another time of change
+    if hashes and _state(file) == state and began - file.stat().st_ctime > SETTLED:
+        with contextlib.suppress(OSError):  # a disk that is full or read-only: it is read again
+            hashes.mkdir(parents=True, exist_ok=True)
+            made = hashes / f".{state}.{os.getpid()}"
+            made.write_text(sha256, encoding="ascii")
+            made.replace(hashes / state)
+    return sha256
+
+
+def _state(file: Path) -> str:
+    """Name for a file as it is now: whatever writes to it changes its ctime, which no program can set back."""
+    stat = file.stat()
+    state = [str(file.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()

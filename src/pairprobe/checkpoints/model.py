@@ -64,6 +64,12 @@ class Model:
             place = (self.source or self.file or self.hub or self.package or "model").rstrip("/")
             object.__setattr__(self, "name", place.rpartition("/")[2].removesuffix(".gguf"))
 
+    @property
+    def place(self) -> str:
+        """The settings that say where its weights are taken from; equal for models that differ in name alone."""
+        keys = ("source",) if self.source else ("package", "folder", "hub", "revision", "file")
+        return " ".join(f"model.{key}={value}" for key in keys if (value := getattr(self, key)))
+
     def settled(self, found: Checkpoint) -> Model:
         """The place that `found` came from, and no other: what a record should name.
 

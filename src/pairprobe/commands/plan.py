@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from pairprobe import preflight
@@ -12,8 +14,9 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.hub import SPARE_DISK, room
 from pairprobe.checkpoints.model import Model
 from pairprobe.commands import compose
-from pairprobe.config import Job, build, home
+from pairprobe.config import Job, build, check_names, home
 from pairprobe.errors import ConfigError, PairprobeError
+from pairprobe.executions.cache import Cold
 from pairprobe.kept import Kept
 from pairprobe.preflight import duration, gigabytes, sizes
 from pairprobe.records import Estimate
@@ -34,8 +37,29 @@ def main(words: list[str]) -> int:
     if flags:
         raise ConfigError(f"plan does not know {', '.join(flags)}.", "It takes a run's words: group=choice key=value")
     jobs = [build(c) for c in compose.jobs([w for w in words if not w.startswith("-")], multirun=sweep)]
-    locate = functools.cache(Model.foresee)  # a sweep over one model asks the hub once
-    return max(_show(job, locate) for job in jobs)
+    check_names(jobs)
+    with contextlib.ExitStack() as end:
+
+        @functools.cache  # a sweep over one model asks the hub once
+        def locate(model: Model) -> Checkpoint:
+            found = model.foresee()
+            for file in sorted({t.file for t in found.tensors.values() if not t.remote}):
+                end.enter_context(_left_as_found(file))
+            return found
+
+        return max(_show(job, locate) for job in jobs)
+
+
+@contextlib.contextmanager
+def _left_as_found(file: Path) -> Iterator[None]:
+    """Of what is read of a file meanwhile, for its hash or to measure the disk, nothing stays in the machine's memory
+    that was not there before: no run follows that would use it."""
+    with file.open("rb") as stream:
+        cold = Cold(stream.fileno())
+        try:
+            yield
+        finally:
+            cold.forget()
 
 
 def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
@@ -62,15 +86,7 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     show.plain(f"{'':<14}{'read':>10}{'peak cpu':>12}{'peak gpu':>12}   time")
     for estimate in found:
         chosen = estimate.execution == plan.execution.name
-        gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
-        if estimate.problem:
-            said = "cannot: see below"
-        else:
-            passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
-            said = f"about {duration(estimate.seconds or 0)}{passes}"
-        mark = "←" if chosen else " "
-        head = f"{estimate.execution:<10} {mark}  {gigabytes(estimate.reads):>10}"
-        show.plain(f"{head}{gigabytes(estimate.host):>12}{gpu:>12}   {said}")
+        show.plain(_row(estimate, chosen, plan.kept if chosen else None))
     for estimate in found:
         if estimate.problem:
             show.line(f"  {estimate.execution}", estimate.problem)
@@ -82,6 +98,19 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         there = "is" if n == 1 else "are"
         show.line("kept", f"{n} of {counted(texts, 'text')} {there} there from an earlier run: {rest}")
     return 0
+
+
+def _row(estimate: Estimate, chosen: bool, kept: tuple[int, int] | None) -> str:
+    """One way of running it. kept: how many of how many texts earlier runs have kept, which need not be run again."""
+    head = f"{estimate.execution:<10} {'←' if chosen else ' '}  "
+    if kept is not None and kept[0] == kept[1]:
+        return f"{head}{'–':>10}{'–':>12}{'–':>12}   nothing to run: see below"
+    gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
+    said = "cannot: see below"
+    if not estimate.problem:
+        passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
+        said = f"{'at most' if kept else 'about'} {duration(estimate.seconds or 0)}{passes}"
+    return f"{head}{gigabytes(estimate.reads):>10}{gigabytes(estimate.host):>12}{gpu:>12}   {said}"
 
 
 def _as_named(show: Report, job: Job, plan: preflight.Plan) -> bool:

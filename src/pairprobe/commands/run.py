@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pairprobe.commands import compose
-from pairprobe.config import Job, build, conf
+from pairprobe.config import Job, build, check_names, conf
 from pairprobe.errors import ConfigError, PairprobeError, StoreError, unexpected
 from pairprobe.report import Report, for_errors
 from pairprobe.tracking import without_password
@@ -142,6 +142,7 @@ def _build_all(configs: list[DictConfig]) -> list[Job]:
             step = error.next_step
     if problems:
         raise ConfigError(list(problems), step)
+    check_names(jobs)
     return jobs
 
 
