@@ -26,6 +26,10 @@ from pairprobe.rooms import TOKEN_NORMS, Workload
 WIDE, NARROW = 5.0, 6.0
 #: The same of what attention copies for the texts it computes at once: queries, keys, values, cut and filled up.
 ATTENDED = 8
+#: Of what codes of a few bits are on their way to the tile, `packing.CHUNK` of them at once.
+UNPACKING = 12 * 2**20
+#: Of states, where there are several batches: what these, each of another size, leave unused in the heap.
+HOLES = 1 / 3
 #: Python objects, small tensors, the allocator's rounding.
 SLACK = 24 * 2**20
 
@@ -77,9 +81,9 @@ class Needs:
 class Sizes:
     """Of one model, in bytes or values. layer, weight: the largest as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
-    expert, dense. depths: of each text's vectors, all of which may be wanted. rounding: beside the tile, where weights
-    are rounded. packs: padding does not pass through its layers, nor, where it looks back only (once), what begins
-    alike. joins: groups of texts may be one batch."""
+    expert, dense. depths: of each text's vectors, all of which may be wanted. rounding, unpacking: beside the tile,
+    where weights are rounded, and of codes that share scales within a row. packs: padding does not pass through its
+    layers, nor, where it looks back only (once), what begins alike. joins: groups of texts may be one batch."""
 
     layer: int
     weight: int
@@ -91,6 +95,7 @@ class Sizes:
     itemsize: int
     depths: int = 0
     rounding: int = 0
+    unpacking: int = 0
     packs: bool = False
     once: bool = False
     joins: bool = False
@@ -121,6 +126,7 @@ def sizes(
         expert=max(experts, default=0) * itemsize,
         itemsize=itemsize,
         depths=len(layers) + 1,
+        unpacking=UNPACKING if any(not w.dense and not w.by_row for w in weights) else 0,
     )
 
 
@@ -253,7 +259,9 @@ def _computing(
         # what a layer makes of its states, beside them
         most = max(most, padded * unit + int(NARROW * computed * unit) + max(product, attention))
     tile = TILE_GPU if cuda else TILE_CPU
-    return states + most + of.outside + of.slots + of.expert + tile + of.rounding, total
+    if len(divided) > 1:
+        states += int(HOLES * states)
+    return states + most + of.outside + of.slots + of.expert + tile + of.rounding + of.unpacking, total
 
 
 def _held(of: Sizes, some: Workload) -> int:

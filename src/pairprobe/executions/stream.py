@@ -45,6 +45,14 @@ class Batch:
     states: torch.Tensor
     calls: list[Call]
 
+    def take(self, states: torch.Tensor) -> None:
+        """Its next states, where the last ones are: memory that outlives a layer stays where it is, so that what
+        layers need meanwhile leaves no holes between."""
+        if states.shape == self.states.shape and states.dtype == self.states.dtype:
+            self.states.copy_(states)
+        else:
+            self.states = states
+
     def groups(self) -> Iterator[tuple[npt.NDArray[np.int64], torch.Tensor]]:
         """Of each group its texts, and their states, padded as they would be alone."""
         for start, stop in pairwise(np.cumsum([0, *self.sizes]).tolist()):
@@ -158,6 +166,7 @@ def enter(sequence: Sequence, tokens: Tokens, groups: tuple[npt.NDArray[np.int64
     ids, mask = (torch.from_numpy(a).to(device) for a in padded)
     states, calls = sequence.enter(ids, mask)
     which = computed(*padded, device, sizes)
+    states = states.clone()  # written over by each layer, while a call may hold what came in
     return Batch(rows, sizes, padded[1].sum(axis=1).tolist(), ids, mask, which, states, calls)
 
 

@@ -292,11 +292,13 @@ class Streamed:
                     for batch in work:
                         workshop.batch(batch.mask, batch.lengths, batch.computed, last=batch is work[-1])
                         call, layer = batch.calls[depth], stream.sequence.layers[depth]
-                        batch.states = (
+                        found = (
                             run(call, layer, batch.states, workshop, stream.causal)
                             if stream.packs
                             else call(layer, batch.states)
                         )
+                        batch.take(found)
+                        del found
                         if depth + 1 < last:
                             seen(depth + 1, batch)
                 waited = read.seconds["wait"] - waited  # within the layer, for tensors that were still being read
