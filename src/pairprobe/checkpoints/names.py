@@ -82,6 +82,11 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
         if len({len(c) for c in columns}) != 1 or not columns[0]:
             problems.append(f"{target}: its experts are not all stored ({[len(c) for c in columns]}).")
             continue
+        if target in source:
+            parts = [(name, weight) for column in by_pattern.values() for name, weight in column]
+            where = _some(sorted({*files_of(found[target]), *(f for _, weight in parts for f in files_of(weight))}))
+            names = _some([name for name, _ in parts])
+            problems.append(f"{target} is stored twice: as {source[target]} and expert by expert ({names}; {where}).")
         found[target] = Experts(tuple(zip(*columns, strict=True)))
     needed = {n for n in wanted if n.startswith(within) and not n.startswith(HARMLESS)}
     absent = sorted(needed - found.keys() - operations.keys())

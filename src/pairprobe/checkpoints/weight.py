@@ -122,7 +122,8 @@ class Weights(Mapping[str, Weight]):
         of: what errors call the checkpoint, '' for nothing.
 
     Raises:
-        CheckpointError: tensors that no format, or more than one, takes for its own; by whatever recognises them.
+        CheckpointError: tensors that no format, or more than one, takes for its own, and a weight that is stored
+            both dense and quantised; by whatever recognises them.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], of: str = "") -> None:
@@ -202,9 +203,12 @@ def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[st
     found: dict[str, Weight] = {}
     left = dict(own)
     if claims:
+        _alone(module, own, claims[0][1])
         found[f"{module}.weight" if module else "weight"] = claims[0][1]
         taken = {id(t) for t in claims[0][1].parts.values()}
         left = {n: t for n, t in left.items() if id(t) not in taken}
+    else:
+        _unscaled(module, own)
     problems = []
     for short, tensor in left.items():
         if tensor.dtype in FLOATS:
@@ -216,6 +220,50 @@ def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[st
     return found
 
 
+def _alone(module: str, own: Mapping[str, Tensor], claimed: Weight) -> None:
+    """Raise CheckpointError where a `weight` lies beside the tensors that a format makes the module's weight from."""
+    weight, parts = own.get("weight"), claimed.parts.values()
+    if weight is None or any(part is weight for part in parts):
+        return
+    names = {id(tensor): name for name, tensor in own.items()}
+    others = {names[id(part)]: part for part in parts}
+    raise CheckpointError(
+        f"{module}: its weight is stored twice: as {_with_files({'weight': weight})}, and as {claimed.format}, "
+        f"{_with_files(others)}. Nothing says which is meant.",
+        TWICE,
+    )
+
+
+def _unscaled(module: str, own: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError where a weight that is stored dense lies beside a quantised one's scales."""
+    weight = own.get("weight")
+    scales = next((names for names in SCALES_OF if own.keys() >= {*names}), ())
+    if weight is None or weight.dtype not in FLOATS or len(weight.shape) < 2 or not scales:
+        return
+    raise CheckpointError(
+        f"{module}: {_with_files({'weight': weight})} is stored dense, beside the scales of a quantised one, "
+        f"{_with_files({name: own[name] for name in scales})}. Nothing says whether they are to be applied.",
+        TWICE,
+    )
+
+
+def _with_files(tensors: Mapping[str, Tensor]) -> str:
+    """'qweight and scales (in a.safetensors), qzeros (in b.safetensors)'; a lone tensor with dtype and shape."""
+    if len(tensors) == 1:
+        ((name, tensor),) = tensors.items()
+        return f"{name} {tensor.dtype} {list(tensor.shape)} (in {tensor.file.name})"
+    by_file: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        by_file.setdefault(tensor.file.name, []).append(name)
+    return ", ".join(f"{' and '.join(names)} (in {file})" for file, names in by_file.items())
+
+
+#: Scales of formats whose part `weight` holds integers or FP8; beside a dense weight they have no meaning known here.
+SCALES_OF = (("weight_scale",), ("scales", "biases"))
+TWICE = (
+    "Two versions of the model have been mixed: get the repository again, or take out of its files the tensors that "
+    "are not meant."
+)
 #: Floating-point dtypes that are dense as they are, as safetensors names them.
 FLOATS = ("F64", "F32", "F16", "BF16")
 #: What people call them.
