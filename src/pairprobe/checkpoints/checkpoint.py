@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.checkpoints import declared, gguf, identity, reading
 from pairprobe.checkpoints import files as weight_files
-from pairprobe.checkpoints import gguf, identity, reading
-from pairprobe.checkpoints.declared import unread
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.names import Experts, assign, without_place
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.storage import Storage, storage
 from pairprobe.checkpoints.weight import Weight, Weights
-from pairprobe.errors import CheckpointError
+from pairprobe.errors import CheckpointError, Misdeclared
 
 if TYPE_CHECKING:
     import torch
@@ -148,18 +147,19 @@ class Checkpoint:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What the config says of quantisation, {} where nothing: a help in reading tensors, never believed alone."""
-        for config in (self.config, self.text_config):
-            for key in ("quantization_config", "quantization"):  # the second is MLX's
-                if isinstance(config.get(key), dict):
-                    found: dict[str, Any] = config[key]
-                    return found
-        return {}
+        """What the config says of quantisation, {} where nothing: a help in reading tensors, never believed alone.
+
+        Raises Misdeclared where it is no object.
+        """
+        try:
+            return dict(declared.of(self.config, self.text_config))
+        except Misdeclared as error:
+            raise Misdeclared(f"{self.name}: {error.problems[0]}", error.next_step) from None
 
     @property
     def unread(self) -> str | None:
         """Why layers cannot be computed from its stored tensors alone, or None, see `declared.unread`."""
-        return unread(self.declared, self.quantised)
+        return declared.unread(self.declared, self.quantised)
 
     @property
     def quantised(self) -> bool:

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pairprobe.checkpoints.headers import Tensor
-from pairprobe.errors import CheckpointError
+from pairprobe.errors import CheckpointError, Misdeclared
 from pairprobe.rooms import Activations
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ class Weights(Mapping[str, Weight]):
         for module in self._modules:
             try:
                 found |= self._of(module)
+            except Misdeclared:  # every further module would say the same
+                raise
             except CheckpointError as error:
                 problems += error.problems
                 steps[error.next_step] = None
@@ -179,7 +181,7 @@ class Weights(Mapping[str, Weight]):
                 self._found[module] = _recognised(module, self._modules[module], self._quantisation)
             except CheckpointError as error:
                 lines = [f"{self._called}{line}" for line in error.problems]
-                raise CheckpointError(lines, error.next_step or NOT_KNOWN) from None
+                raise type(error)(lines, error.next_step or NOT_KNOWN) from None
         return self._found[module]
 
 
