@@ -366,10 +366,11 @@ def test_a_module_on_the_ignore_list_that_is_stored_quantised_is_read(tmp_path):
     [
         {"weight": torch.ones(2, 2)},
         {"weight": torch.ones(2, 2, dtype=torch.int8)},
+        {"weight_packed": torch.ones(2, 2, dtype=torch.int32)},
         {"weight": torch.ones(2, 2), "weight_scale": torch.ones(1)},
         {"bias": torch.ones(2)},
     ],
-    ids=["dense", "int8 without scale", "dense beside a scale", "no weight"],
+    ids=["dense", "int8 without scale", "words without scale", "dense beside a scale", "no weight"],
 )
 def test_other_tensors_are_left_to_other_formats(tmp_path, state):
     assert recognise(MODULE, on_disk(tmp_path, state), config(i(8, "channel"))) is None
@@ -420,7 +421,6 @@ WORDS = torch.ones(4, 2, dtype=I32)
             i(8, "group", group_size=8),
             r"weight_g_idx is \[15\]",
         ),
-        ({"weight_packed": WORDS}, i(4, "channel"), "weight_scale is missing"),
         ({"weight_packed": WORDS.float(), "weight_scale": torch.ones(4, 1)}, i(4, "channel"), "weight_packed is F32"),
         ({"weight_packed": WORDS[0], "weight_scale": torch.ones(4, 1)}, i(4, "channel"), "weight_packed is"),
         (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.checkpoints import declared, gguf, identity, reading
+from pairprobe.checkpoints import declared, gguf, identity, reading, unbuilt
 from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
@@ -189,8 +189,12 @@ class Checkpoint:
         """Number of layers L; states are numbered 0 … L. Raises CheckpointError where the config names none."""
         for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
             value = self.text_config.get(key)
-            if isinstance(value, int) and value > 0:
+            if type(value) is int and value > 0:
                 return value
+            if value is not None:
+                raise CheckpointError(
+                    f"{self.name}: {key} of config.json is {value!r}; allowed: a number above 0.", unbuilt.CORRECT
+                )
         raise CheckpointError(
             f"{self.name}: config.json does not say how many layers there are.",
             "method=static needs no layers.",
@@ -301,15 +305,10 @@ class Checkpoint:
                     trust_remote_code=self.trust_remote_code,
                 ).eval()
         except Exception as error:
-            step = (
-                "A newer transformers may know it. If it needs its own Python code and you trust that: "
-                "model.trust_remote_code=true"
-            )
-            if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
-                step = "This architecture does not know it: execution.attention=eager"
+            reason, step = unbuilt.why(error, self.config, attention)
             raise CheckpointError(
-                f"{self.name}: transformers cannot build model_type '{self.config.get('model_type')}' "
-                f"({_first_line(error)}).",
+                f"{self.name}: transformers cannot build model_type '{self.config.get('model_type')}' of config.json: "
+                f"{reason.removesuffix('.')}.",
                 step,
             ) from error
 

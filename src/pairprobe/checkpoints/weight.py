@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pairprobe.checkpoints.headers import Tensor
+from pairprobe.checkpoints.completeness import stored_once, with_all_parts, without_scales
+from pairprobe.checkpoints.headers import FLOATS, Tensor
 from pairprobe.errors import CheckpointError, Misdeclared
 from pairprobe.rooms import Activations
 
@@ -105,8 +106,9 @@ def split(name: str) -> tuple[str, str]:
     return module, tensor
 
 
-#: What to do about tensors that cannot be read.
+#: What to do about tensors that cannot be read, and about such that do not fit together.
 NOT_KNOWN = "Formats that are read: README, 'Formats'."
+DAMAGED = "Download the checkpoint again; if it stays so, its files do not belong together."
 
 
 class Weights(Mapping[str, Weight]):
@@ -179,10 +181,17 @@ class Weights(Mapping[str, Weight]):
         if module not in self._found:
             try:
                 self._found[module] = _recognised(module, self._modules[module], self._quantisation)
+            except Misdeclared as error:
+                raise Misdeclared(f"{self._called}{error.problems[0]}", error.next_step) from None
             except CheckpointError as error:
-                lines = [f"{self._called}{line}" for line in error.problems]
-                raise type(error)(lines, error.next_step or NOT_KNOWN) from None
+                lines = [f"{self._called}{self._placed(line, module)}" for line in error.problems]
+                raise CheckpointError(lines, error.next_step or DAMAGED) from None
         return self._found[module]
+
+    def _placed(self, line: str, module: str) -> str:
+        """The line of an error, and the files that hold the module's tensors where it names none."""
+        files = sorted({tensor.file.name for tensor in self._modules[module].values()})
+        return line if any(file in line for file in files) else f"{line} It is stored in {', '.join(files)}."
 
 
 def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> dict[str, Weight]:
@@ -201,16 +210,17 @@ def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[st
             claims.append((name, claimed))
     if len(claims) > 1:
         several = ", ".join(n for n, _ in claims)
-        raise CheckpointError(f"{module}: its tensors fit several formats: {several}.")
+        raise CheckpointError(f"{module}: its tensors {', '.join(own)} fit several formats: {several}.")
     found: dict[str, Weight] = {}
     left = dict(own)
     if claims:
-        _alone(module, own, claims[0][1])
+        stored_once(module, own, claims[0][1])
         found[f"{module}.weight" if module else "weight"] = claims[0][1]
         taken = {id(t) for t in claims[0][1].parts.values()}
         left = {n: t for n, t in left.items() if id(t) not in taken}
     else:
-        _unscaled(module, own)
+        without_scales(module, own)
+        with_all_parts(module, own, quantisation)
     problems = []
     for short, tensor in left.items():
         if tensor.dtype in FLOATS:
@@ -218,57 +228,11 @@ def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[st
         elif short not in SPARE:
             problems.append(f"{module}.{short}: {tensor.dtype} {list(tensor.shape)} fits no format that is known.")
     if problems:
-        raise CheckpointError(problems)
+        raise CheckpointError(problems, NOT_KNOWN)
     return found
 
 
-def _alone(module: str, own: Mapping[str, Tensor], claimed: Weight) -> None:
-    """Raise CheckpointError where a `weight` lies beside the tensors that a format makes the module's weight from."""
-    weight, parts = own.get("weight"), claimed.parts.values()
-    if weight is None or any(part is weight for part in parts):
-        return
-    names = {id(tensor): name for name, tensor in own.items()}
-    others = {names[id(part)]: part for part in parts}
-    raise CheckpointError(
-        f"{module}: its weight is stored twice: as {_with_files({'weight': weight})}, and as {claimed.format}, "
-        f"{_with_files(others)}. Nothing says which is meant.",
-        TWICE,
-    )
-
-
-def _unscaled(module: str, own: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError where a weight that is stored dense lies beside a quantised one's scales."""
-    weight = own.get("weight")
-    scales = next((names for names in SCALES_OF if own.keys() >= {*names}), ())
-    if weight is None or weight.dtype not in FLOATS or len(weight.shape) < 2 or not scales:
-        return
-    raise CheckpointError(
-        f"{module}: {_with_files({'weight': weight})} is stored dense, beside the scales of a quantised one, "
-        f"{_with_files({name: own[name] for name in scales})}. Nothing says whether they are to be applied.",
-        TWICE,
-    )
-
-
-def _with_files(tensors: Mapping[str, Tensor]) -> str:
-    """'qweight and scales (in a.safetensors), qzeros (in b.safetensors)'; a lone tensor with dtype and shape."""
-    if len(tensors) == 1:
-        ((name, tensor),) = tensors.items()
-        return f"{name} {tensor.dtype} {list(tensor.shape)} (in {tensor.file.name})"
-    by_file: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        by_file.setdefault(tensor.file.name, []).append(name)
-    return ", ".join(f"{' and '.join(names)} (in {file})" for file, names in by_file.items())
-
-
-#: Scales of formats whose part `weight` holds integers or FP8; beside a dense weight they have no meaning known here.
-SCALES_OF = (("weight_scale",), ("scales", "biases"))
-TWICE = (
-    "Two versions of the model have been mixed: get the repository again, or take out of its files the tensors that "
-    "are not meant."
-)
-#: Floating-point dtypes that are dense as they are, as safetensors names them.
-FLOATS = ("F64", "F32", "F16", "BF16")
-#: What people call them.
+#: What people call floating-point dtypes that are dense as they are.
 DENSE = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 #: Tensors that state what the shapes say already, or that no state depends on.
 SPARE = ("weight_shape", "weight_format", "g_idx", "weight_g_idx", "position_ids", "num_batches_tracked")

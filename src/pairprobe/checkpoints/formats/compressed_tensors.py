@@ -21,11 +21,10 @@ from pairprobe.checkpoints import reading
 from pairprobe.checkpoints.groups import NOT_MEANT, Scheme, schemes
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.scaled import SCALES, Packed, PackedByRow, Scaled, ScaledByRow, grid, spread, words_of
-from pairprobe.checkpoints.weight import Weight
+from pairprobe.checkpoints.weight import DAMAGED, Weight
 from pairprobe.errors import CheckpointError
 
 NOT_READ = "Choose a checkpoint of this model in one of the formats that are read: README, 'Formats'."
-DAMAGED = "Download the checkpoint again; if it stays so, its files do not belong together."
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,10 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         raise CheckpointError(f"{module}: weight_packed is {packed.dtype}; allowed: I32.", DAMAGED)
     if len(stored.shape) != 2:
         raise CheckpointError(f"{module}: {role} is {list(stored.shape)}; [out, in] was due.", NOT_READ)
-    if scale is None or scale.dtype not in SCALES:
-        found = f"is {scale.dtype}" if scale else "is missing"
-        raise CheckpointError(f"{module}: weight_scale {found}; allowed: {', '.join(SCALES)}.", DAMAGED)
+    if scale is None:  # of a whole weight, it is what tells the format
+        return None
+    if scale.dtype not in SCALES:
+        raise CheckpointError(f"{module}: weight_scale is {scale.dtype}; allowed: {', '.join(SCALES)}.", DAMAGED)
 
     kind = "float" if stored.dtype == "F8_E4M3" else "int"
     fit = _fit_whole if packed is None else _fit_packed

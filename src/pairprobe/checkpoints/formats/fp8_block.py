@@ -14,11 +14,9 @@ from typing import Any
 from pairprobe.checkpoints.declared import misdeclared
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.scaled import SCALES, Scaled, ScaledByRow, grid, spread
-from pairprobe.checkpoints.weight import Weight
+from pairprobe.checkpoints.weight import DAMAGED, Weight
 from pairprobe.errors import CheckpointError
 from pairprobe.rooms import Activations
-
-DAMAGED = "Download the checkpoint again; if it stays so, its files do not belong together."
 
 
 def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> Weight | None:

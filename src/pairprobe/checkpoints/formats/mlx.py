@@ -32,6 +32,8 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
     own = quantisation.get(module)
     declared = quantisation if own is True else {**quantisation, **(nested(own, module) or {})}
     mode = declared.get("mode", "affine")
+    if biases is None and mode == "affine" and scales.dtype in packing.FACTORS:
+        return None  # it is missing
     if biases is None or mode != "affine":
         raise CheckpointError(
             f"{module}: is stored by MLX in mode '{mode}', scales {scales.dtype}, biases "
