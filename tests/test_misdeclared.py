@@ -186,3 +186,66 @@ def test_a_packing_format_of_null_says_no_version(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     weight = Checkpoint.open(folder).weights["model.layers.0.self_attn.q_proj.weight"]
     assert weight.add == 0  # version 2 stores zero points as they are
+
+
+# ── dtypes that are not the config's ─────────────────────────────────────────────────────────────────────
+
+
+def relabelled(folder: Path, name: str, dtype: str) -> Path:
+    """The same bytes under another dtype in the header."""
+    file = folder / "model.safetensors"
+    raw = file.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header[name]["dtype"] = dtype
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype", "said"),
+    [
+        ("int8", "F8_E4M3", "stored as FP8, but by config.json, none of its config_groups (group_0) is of weights of"),
+        ("fp8", "I8", "stored as integers, but by config.json, none of its config_groups (group_0) is of weights of"),
+    ],
+)
+def test_bytes_under_another_dtype_are_not_read_as_another_format(tmp_path, format, dtype, said):
+    module = "model.layers.0.self_attn.q_proj"
+    folder = relabelled(make(tmp_path / "odd", SHAPES["tiny"], format), f"{module}.weight", dtype)
+    opened = Checkpoint.open(folder)
+    with pytest.raises(CheckpointError) as caught:
+        len(opened.weights)
+    assert caught.value.problems[0].startswith(f"odd: {module}: its weight is {said} type ")
+    assert caught.value.problems[0].endswith("It is stored in model.safetensors.")
+    assert "get the repository again" in caught.value.next_step
+
+
+def of_type(kind: str, target: str) -> dict[str, Any]:
+    return {"targets": [target], "weights": {"type": kind, "num_bits": 8, "strategy": "channel"}}
+
+
+EIGHT = {"weight": Tensor(Path("a"), "I8", (4, 8), 32), "weight_scale": Tensor(Path("a"), "F32", (4, 1), 16)}
+
+
+def test_where_groups_are_of_both_types_the_one_that_targets_a_module_is_believed():
+    config = {"config_groups": {"a": of_type("int", "Linear"), "b": of_type("float", "re:.*down_proj")}}
+    assert compressed_tensors.recognise("x.down_proj", EIGHT, config).block == (1, 8)  # 'Linear' means it, too
+    config = {"config_groups": {"a": of_type("int", "re:.*up_proj"), "b": of_type("float", "re:.*down_proj")}}
+    assert compressed_tensors.recognise("x.up_proj", EIGHT, config).block == (1, 8)
+    with pytest.raises(CheckpointError, match=r"x\.down_proj: its weight is stored as integers, .* and targets it"):
+        compressed_tensors.recognise("x.down_proj", EIGHT, config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"quant_method": "fp8", "activation_scheme": "dynamic"},
+        {"quant_method": "fbgemm_fp8"},
+        {"quant_method": "modelopt", "quant_algo": "FP8"},
+    ],
+    ids=lambda config: config["quant_method"],
+)
+def test_integers_are_no_weights_of_methods_that_store_fp8(config):
+    with pytest.raises(CheckpointError, match=r"m: its weight is stored as integers, but by config\.json, it says"):
+        compressed_tensors.recognise("m", EIGHT, config)

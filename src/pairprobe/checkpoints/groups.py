@@ -11,6 +11,7 @@ from typing import Any
 
 from pairprobe.checkpoints.declared import boolean, misdeclared, nested
 from pairprobe.checkpoints.headers import Tensor
+from pairprobe.errors import CheckpointError
 from pairprobe.rooms import Activations
 
 #: How closely a target of the config means a module: compressed-tensors' order, with an ending and Linear put in.
@@ -43,19 +44,33 @@ def schemes(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[st
         Misdeclared: a group that cannot be read.
     """
     groups = nested(quantisation.get(GROUPS), GROUPS)
-    if groups or quantisation.get("quant_method") in IN_GROUPS:
-        found = _of_kind(module, groups or {}, kind)
-        if groups and found:
-            return sorted(found, key=lambda scheme: scheme.rank)
-        if not groups:
-            raise misdeclared(GROUPS, quantisation.get(GROUPS), "the groups that say how weights and inputs are stored")
+    if groups:
+        found = sorted(_of_kind(module, groups, kind), key=lambda scheme: scheme.rank)
+        others = _of_kind(module, groups, "int" if kind == "float" else "float")
+        if found and (found[0].rank < NOT_MEANT or all(scheme.rank == NOT_MEANT for scheme in others)):
+            return found
+        said = f"none of its {GROUPS} ({', '.join(groups)}) is of weights of type '{kind}'"
+        raise _another_type(module, kind, f"{said} and targets it" if found else said)
+    if quantisation.get("quant_method") in IN_GROUPS:
+        raise misdeclared(GROUPS, quantisation.get(GROUPS), "the groups that say how weights and inputs are stored")
     # Not compressed-tensors' config, but stored alike (ModelOpt's FP8, FBGEMM's, AutoFP8's)
+    method = str(quantisation.get("quant_algo") or quantisation.get("quant_method"))  # the first is ModelOpt's
+    if kind == "int" and "fp8" in method.lower():
+        raise _another_type(module, kind, f"it says {method}")
     if quantisation.get("quant_method") == "fbgemm_fp8":
         return [Scheme(activations=Activations("fp8 bounded"))]
     if quantisation.get("quant_method") == "fp8" and "activation_scheme" in quantisation:
         return [Scheme(activations=_autofp8(quantisation["activation_scheme"]))]
     static = Activations("fp8" if kind == "float" else "int8", "static")
     return [Scheme(activations=static if "input_scale" in tensors else None)]
+
+
+def _another_type(module: str, kind: str, said: str) -> CheckpointError:
+    stored = "FP8" if kind == "float" else "integers"
+    return CheckpointError(
+        f"{module}: its weight is stored as {stored}, but by config.json, {said}.",
+        "One of the two is of another checkpoint, or damaged: get the repository again.",
+    )
 
 
 def _of_kind(module: str, groups: Mapping[str, Any], kind: str) -> list[Scheme]:
