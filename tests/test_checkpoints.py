@@ -662,8 +662,20 @@ def test_rows_of_the_table_need_no_look_at_other_weights(written, tmp_path):
 
 def test_a_table_of_another_shape_than_the_config_says_is_not_the_embedding(folder):
     opened = Checkpoint.open(edit_config(folder, vocab_size=500))
-    with pytest.raises(CheckpointError, match=r"no stored tensor embed_tokens\.weight of shape \[500, 32\]"):
+    with pytest.raises(CheckpointError) as caught:
         _ = opened.embedding_name
+    rows = opened.tensors[TABLE].shape[0]
+    said = f"the embedding table {TABLE} is [{rows}, 32] (in model.safetensors), where the config wants [500, 32]."
+    assert caught.value.problems[0].endswith(said)
+    assert "vocab_size" in caught.value.next_step
+
+
+def test_a_table_that_is_not_there_is_called_missing(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[TABLE]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no stored tensor is the embedding table embed_tokens\.weight\."):
+        _ = Checkpoint.open(folder).embedding_name
 
 
 def test_a_damaged_tokenizer_is_an_error_of_ours(folder):

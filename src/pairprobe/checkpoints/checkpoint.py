@@ -17,7 +17,7 @@ from pairprobe.checkpoints import declared, gguf, identity, reading, unbuilt
 from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
-from pairprobe.checkpoints.names import Experts, assign, without_place
+from pairprobe.checkpoints.names import Experts, assign, no_table, without_place
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.storage import Storage, storage
 from pairprobe.checkpoints.weight import Weight, Weights
@@ -342,10 +342,7 @@ class Checkpoint:
         stored = [s for s, w in self.weights.named(ending).items() if w.shape == shape]
         stored = [s for s in stored if s == name or s.endswith(f".{name}")] or stored
         if not stored:
-            raise CheckpointError(
-                f"{self.name}: no stored tensor {name} of shape {list(shape)}.",
-                "method=static needs an embedding table that is stored unquantised.",
-            )
+            raise no_table(self.name, name, shape, self.weights.named(ending))
         return min(stored, key=len)
 
     def rows(self, name: str, ids: Iterable[int]) -> dict[int, npt.NDArray[np.float32]]:

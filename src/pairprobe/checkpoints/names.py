@@ -114,6 +114,19 @@ def files_of(weight: Weight | Experts) -> list[str]:
     return sorted({part.file.name for one in every for part in one.parts.values()})
 
 
+def no_table(of: str, name: str, shape: tuple[int, ...], named: Mapping[str, Weight]) -> CheckpointError:
+    """That checkpoint `of` stores no embedding table `name` of this shape; named: the weights that are called so."""
+    if not named:
+        problem = f"{of}: no stored tensor is the embedding table {name}."
+        return CheckpointError(problem, "Get the repository again: its weights are not all there.")
+    other = min(named, key=len)
+    return CheckpointError(
+        f"{of}: the embedding table {other} is {list(named[other].shape)} (in {_some(files_of(named[other]))}), where "
+        f"the config wants {list(shape)}.",
+        "Its weights and its config.json (vocab_size, hidden_size) do not belong together: get the repository again.",
+    )
+
+
 def without_place(model: torch.nn.Module, names: Iterable[str]) -> list[str]:
     """What is wrong with stored tensors of layers that `model` has no parameter for; [] where nothing is.
 
