@@ -479,6 +479,17 @@ def test_a_checkpoint_is_named_after_the_format_of_most_bytes_not_of_most_tensor
     assert Checkpoint.open(folder).storage.summary == "bf16"
 
 
+def test_a_checkpoint_of_two_quantised_formats_is_named_after_both(tmp_path):
+    folder = make(tmp_path / "x", SHAPES["tiny"], "int8")
+    other = load_file(make(tmp_path / "y", SHAPES["tiny"], "awq") / "model.safetensors")
+    tensors = load_file(folder / "model.safetensors")
+    own = [n for n in tensors if n.startswith("model.layers.1.mlp.up_proj.")]
+    more = {n: t for n, t in other.items() if n.startswith("model.layers.1.mlp.up_proj.")}
+    save_file({n: t for n, t in tensors.items() if n not in own} | more, folder / "model.safetensors")
+    said = "compressed-tensors int8, a scale per row and AWQ 4 bit, groups of 128"
+    assert Checkpoint.open(folder).storage.summary == said
+
+
 # ── identity ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -30,9 +30,10 @@ class Storage:
 
     @property
     def summary(self) -> str:
-        """The quantised format most bytes are in, as 'AWQ 4 bit'; in a dense checkpoint the dtype of most bytes."""
+        """The quantised formats, that of most bytes first, as 'AWQ 4 bit'; in a dense checkpoint the dtype of most
+        bytes."""
         quantised = [name for name in self.formats if name not in DENSE.values()]
-        return next(iter([*quantised, *self.formats]), "nothing")
+        return " and ".join(quantised) or next(iter(self.formats), "nothing")
 
     def inputs(self, as_stored: bool = True) -> str:
         """What enters the products of quantised weights, in words; '' where none is quantised. as_stored: inputs are
