@@ -8,7 +8,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 
-from pairprobe.checkpoints.formats.compressed_tensors import activations as said
+from pairprobe.checkpoints.groups import activations as said
 from pairprobe.errors import ExecutionError
 from pairprobe.executions.activations import quantise
 from pairprobe.rooms import Activations
@@ -53,7 +53,7 @@ KINDS = {
 def test_dynamic_activations_are_the_librarys(args, dtype):
     x = states(dtype)
     before = x.clone()
-    found = quantise(x, said(args)).values
+    found = quantise(x, said(args, "input_activations")).values
     assert found.dtype == dtype
     assert torch.equal(found, library(x, args))
     assert torch.equal(x, before)  # the input is not written into

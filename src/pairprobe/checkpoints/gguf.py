@@ -19,10 +19,9 @@ from pairprobe.checkpoints import gguf_config, reading
 from pairprobe.checkpoints.formats.gguf_blocks import DEQUANTISERS, READ, GgufTensor
 from pairprobe.checkpoints.gguf_config import Architecture
 from pairprobe.checkpoints.gguf_container import AGAIN, Container, read_container, read_remote
-from pairprobe.checkpoints.headers import Tensor
+from pairprobe.checkpoints.headers import FLOATS, Tensor
 from pairprobe.checkpoints.remote import Remote
 from pairprobe.checkpoints.url import keep
-from pairprobe.checkpoints.weight import FLOATS
 from pairprobe.errors import CheckpointError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

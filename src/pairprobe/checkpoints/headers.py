@@ -22,6 +22,8 @@ BITS = {
     "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
+#: Floating-point dtypes that are dense as they are.
+FLOATS = ("F64", "F32", "F16", "BF16")
 LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
 LARGEST_RANK = 32  # dimensions; torch stops at 64, models at 5
 AGAIN = "Download this file again."
@@ -60,7 +62,10 @@ def read_header(file: Path | Remote) -> tuple[dict[str, Tensor], bytes]:
 
             return _parse(file, None, size, read)
     except OSError as error:
-        raise CheckpointError(f"{file.name}: cannot be read ({error.strerror}).") from None
+        step = "Something else lies under the name of this file: remove it, and download the file again."
+        if not file.is_dir():
+            step = "Let this user read it, or download it again."
+        raise CheckpointError(f"{file.name}: cannot be read ({error.strerror}).", step) from None
 
 
 def _parse(
@@ -100,7 +105,12 @@ def _parse(
             if begin > end or len(shape) > LARGEST_RANK or not isinstance(entry["shape"], list):
                 raise ValueError
         except (KeyError, TypeError, ValueError, IndexError):
-            raise CheckpointError(f"{file.name}: the header's entry for {shown(name)} is not readable.") from None
+            said = shown(json.dumps(entry))
+            raise CheckpointError(
+                f"{file.name}: the header's entry for {shown(name)} is {said}; allowed: dtype, shape and data_offsets, "
+                "sizes and places in whole numbers.",
+                AGAIN,
+            ) from None
         if dtype in BITS and 8 * (end - begin) != math.prod(shape) * BITS[dtype]:
             raise CheckpointError(
                 f"{file.name}: {shown(name)} is said to be {dtype} {list(shape)}, but has {end - begin} bytes.", AGAIN

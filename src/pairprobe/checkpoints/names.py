@@ -82,6 +82,11 @@ def assign(model: torch.nn.Module, weights: Mapping[str, Weight], within: str = 
         if len({len(c) for c in columns}) != 1 or not columns[0]:
             problems.append(f"{target}: its experts are not all stored ({[len(c) for c in columns]}).")
             continue
+        if target in source:
+            parts = [(name, weight) for column in by_pattern.values() for name, weight in column]
+            where = _some(sorted({*files_of(found[target]), *(f for _, weight in parts for f in files_of(weight))}))
+            names = _some([name for name, _ in parts])
+            problems.append(f"{target} is stored twice: as {source[target]} and expert by expert ({names}; {where}).")
         found[target] = Experts(tuple(zip(*columns, strict=True)))
     needed = {n for n in wanted if n.startswith(within) and not n.startswith(HARMLESS)}
     absent = sorted(needed - found.keys() - operations.keys())
@@ -107,6 +112,19 @@ def files_of(weight: Weight | Experts) -> list[str]:
     """Names of the files that hold it."""
     every = weight.weights if isinstance(weight, Experts) else (weight,)
     return sorted({part.file.name for one in every for part in one.parts.values()})
+
+
+def no_table(of: str, name: str, shape: tuple[int, ...], named: Mapping[str, Weight]) -> CheckpointError:
+    """That checkpoint `of` stores no embedding table `name` of this shape; named: the weights that are called so."""
+    if not named:
+        problem = f"{of}: no stored tensor is the embedding table {name}."
+        return CheckpointError(problem, "Get the repository again: its weights are not all there.")
+    other = min(named, key=len)
+    return CheckpointError(
+        f"{of}: the embedding table {other} is {list(named[other].shape)} (in {_some(files_of(named[other]))}), where "
+        f"the config wants {list(shape)}.",
+        "Its weights and its config.json (vocab_size, hidden_size) do not belong together: get the repository again.",
+    )
 
 
 def without_place(model: torch.nn.Module, names: Iterable[str]) -> list[str]:

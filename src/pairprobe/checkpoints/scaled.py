@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pairprobe.checkpoints.weight import FLOATS, Weight
+from pairprobe.checkpoints.headers import FLOATS
+from pairprobe.checkpoints.weight import Weight
 
 if TYPE_CHECKING:
     import torch

@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pairprobe.checkpoints.weight import DENSE, Weight
+from pairprobe.rooms import Activations
 
 
 @dataclass(frozen=True)
 class Storage:
     """formats: format → (weights, values, bytes), most bytes first. unquantised: kinds of weights that are dense in a
-    checkpoint that has quantised ones. activations: kind and scale of quantised inputs → weights that ask for them."""
+    checkpoint that has quantised ones. activations: how inputs are quantised, in words → weights that ask for it.
+    weight_only: quantised weights, the embeddings' aside, that ask for nothing of their inputs."""
 
     formats: dict[str, tuple[int, int, int]]
     unquantised: tuple[str, ...]
     values: int
     nbytes: int
     activations: dict[str, int]
+    weight_only: int
 
     @property
     def bits(self) -> float:
@@ -27,9 +30,23 @@ class Storage:
 
     @property
     def summary(self) -> str:
-        """The quantised format most bytes are in, as 'AWQ 4 bit'; in a dense checkpoint the dtype of most bytes."""
+        """The quantised formats, that of most bytes first, as 'AWQ 4 bit'; in a dense checkpoint the dtype of most
+        bytes."""
         quantised = [name for name in self.formats if name not in DENSE.values()]
-        return next(iter([*quantised, *self.formats]), "nothing")
+        return " and ".join(quantised) or next(iter(self.formats), "nothing")
+
+    def inputs(self, as_stored: bool = True) -> str:
+        """What enters the products of quantised weights, in words; '' where none is quantised. as_stored: inputs are
+        quantised where the checkpoint says so, see `execution.activations`."""
+        asked = "; ".join(self.activations)
+        if not asked:
+            return "inputs unquantised (weight only)" if self.weight_only else ""
+        if not as_stored:
+            return f"inputs unquantised (execution.activations=weight_only; by the checkpoint {asked})"
+        if len(self.activations) == 1 and not self.weight_only:
+            return f"inputs as {asked}"
+        each = "; ".join(f"{kind} ({count} weights)" for kind, count in self.activations.items())
+        return f"inputs as {each}" + (f"; unquantised ({self.weight_only} weights)" if self.weight_only else "")
 
     @property
     def described(self) -> dict[str, str]:
@@ -59,11 +76,22 @@ def storage(weights: Mapping[str, Weight]) -> Storage:
     dense = dict.fromkeys(_kind(name, w) for name, w in weights.items() if w.dense) if quantised else {}
     total = [sum(entry[i] for entry in formats.values()) for i in (1, 2)]
     inputs: dict[str, int] = {}
-    for weight in weights.values():
+    weight_only = 0
+    for name, weight in weights.items():
         if weight.activations is not None:
-            kind = f"{weight.activations.kind} by {weight.activations.scale}"
+            kind = _in_words(weight.activations)
             inputs[kind] = inputs.get(kind, 0) + 1
-    return Storage(ordered, tuple(dense), total[0], total[1], inputs)
+        elif not weight.dense and _kind(name, weight) != "embeddings":  # whose rows are looked up
+            weight_only += 1
+    return Storage(ordered, tuple(dense), total[0], total[1], inputs, weight_only)
+
+
+def _in_words(activations: Activations) -> str:
+    """'int8 per token', 'fp8 per token and 128 columns', 'fp8 by a stored scale'."""
+    if activations.scale == "static":
+        return f"{activations.kind} by a stored scale"
+    per = f"{activations.kind} per {activations.scale}"
+    return per if activations.group is None else f"{per} and {activations.group} columns"
 
 
 def _kind(name: str, weight: Weight) -> str:

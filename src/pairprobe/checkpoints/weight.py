@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pairprobe.checkpoints.headers import Tensor
-from pairprobe.errors import CheckpointError
+from pairprobe.checkpoints.completeness import stored_once, with_all_parts, without_scales
+from pairprobe.checkpoints.headers import FLOATS, Tensor
+from pairprobe.errors import CheckpointError, Misdeclared
 from pairprobe.rooms import Activations
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ def split(name: str) -> tuple[str, str]:
     return module, tensor
 
 
-#: What to do about tensors that cannot be read.
+#: What to do about tensors that cannot be read, and about such that do not fit together.
 NOT_KNOWN = "Formats that are read: README, 'Formats'."
+DAMAGED = "Download the checkpoint again; if it stays so, its files do not belong together."
 
 
 class Weights(Mapping[str, Weight]):
@@ -122,7 +124,8 @@ class Weights(Mapping[str, Weight]):
         of: what errors call the checkpoint, '' for nothing.
 
     Raises:
-        CheckpointError: tensors that no format, or more than one, takes for its own; by whatever recognises them.
+        CheckpointError: tensors that no format, or more than one, takes for its own, and a weight that is stored
+            both dense and quantised; by whatever recognises them.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], of: str = "") -> None:
@@ -163,6 +166,8 @@ class Weights(Mapping[str, Weight]):
         for module in self._modules:
             try:
                 found |= self._of(module)
+            except Misdeclared:  # every further module would say the same
+                raise
             except CheckpointError as error:
                 problems += error.problems
                 steps[error.next_step] = None
@@ -176,10 +181,17 @@ class Weights(Mapping[str, Weight]):
         if module not in self._found:
             try:
                 self._found[module] = _recognised(module, self._modules[module], self._quantisation)
+            except Misdeclared as error:
+                raise Misdeclared(f"{self._called}{error.problems[0]}", error.next_step) from None
             except CheckpointError as error:
-                lines = [f"{self._called}{line}" for line in error.problems]
-                raise CheckpointError(lines, error.next_step or NOT_KNOWN) from None
+                lines = [f"{self._called}{self._placed(line, module)}" for line in error.problems]
+                raise CheckpointError(lines, error.next_step or DAMAGED) from None
         return self._found[module]
+
+    def _placed(self, line: str, module: str) -> str:
+        """The line of an error, and the files that hold the module's tensors where it names none."""
+        files = sorted({tensor.file.name for tensor in self._modules[module].values()})
+        return line if any(file in line for file in files) else f"{line} It is stored in {', '.join(files)}."
 
 
 def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> dict[str, Weight]:
@@ -198,13 +210,17 @@ def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[st
             claims.append((name, claimed))
     if len(claims) > 1:
         several = ", ".join(n for n, _ in claims)
-        raise CheckpointError(f"{module}: its tensors fit several formats: {several}.")
+        raise CheckpointError(f"{module}: its tensors {', '.join(own)} fit several formats: {several}.")
     found: dict[str, Weight] = {}
     left = dict(own)
     if claims:
+        stored_once(module, own, claims[0][1])
         found[f"{module}.weight" if module else "weight"] = claims[0][1]
         taken = {id(t) for t in claims[0][1].parts.values()}
         left = {n: t for n, t in left.items() if id(t) not in taken}
+    else:
+        without_scales(module, own)
+        with_all_parts(module, own, quantisation)
     problems = []
     for short, tensor in left.items():
         if tensor.dtype in FLOATS:
@@ -212,13 +228,11 @@ def _recognised(module: str, own: Mapping[str, Tensor], quantisation: Mapping[st
         elif short not in SPARE:
             problems.append(f"{module}.{short}: {tensor.dtype} {list(tensor.shape)} fits no format that is known.")
     if problems:
-        raise CheckpointError(problems)
+        raise CheckpointError(problems, NOT_KNOWN)
     return found
 
 
-#: Floating-point dtypes that are dense as they are, as safetensors names them.
-FLOATS = ("F64", "F32", "F16", "BF16")
-#: What people call them.
+#: What people call floating-point dtypes that are dense as they are.
 DENSE = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 #: Tensors that state what the shapes say already, or that no state depends on.
 SPARE = ("weight_shape", "weight_format", "g_idx", "weight_g_idx", "position_ids", "num_batches_tracked")

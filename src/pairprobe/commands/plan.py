@@ -72,7 +72,8 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     title = f"{job.model_name} × {job.method.name} × {plan.pairs.name}"
     if plan.checkpoint is not None:
         about = plan.checkpoint.storage
-        title += f" · {gigabytes(about.nbytes)} as {about.summary}, {about.bits:.1f} bits per weight"
+        as_what = preflight.stored(plan.checkpoint, plan.execution) if job.method.computes else about.summary
+        title += f" · {gigabytes(about.nbytes)} as {as_what}, {about.bits:.1f} bits per weight"
         if about.unquantised:
             title += f", unquantised: {', '.join(about.unquantised)}"
     show.line("pairprobe", title)

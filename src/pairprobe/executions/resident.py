@@ -84,7 +84,8 @@ class Resident:
             return weights
         divided = batches(asked.lengths, self.batch_tokens, asked.parts)
         padded = max(int(asked.lengths[rows].max()) * len(rows) for rows in divided)
-        inside = [t.shape for name, t in checkpoint.tensors.items() if _of_a_layer(name) and len(t.shape) == 2]
+        # the weights' own shapes: quantised ones are stored in others, flattened or in words
+        inside = [w.shape for name, w in checkpoint.weights.items() if _of_a_layer(name) and len(w.shape) == 2]
         inner = max((max(shape) for shape in inside), default=0)
         width = max((min(shape) for shape in inside), default=0)
         return weights + int(padded * itemsize * (WIDE * inner + NARROW * width))

@@ -13,34 +13,18 @@ W = (q − zero point) · scale. NVFP4, MXFP4, MXFP6, marlin-24 and sparse bitma
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pairprobe.checkpoints import reading
+from pairprobe.checkpoints.groups import NOT_MEANT, Scheme, schemes
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.scaled import SCALES, Packed, PackedByRow, Scaled, ScaledByRow, grid, spread, words_of
-from pairprobe.checkpoints.weight import Weight
+from pairprobe.checkpoints.weight import DAMAGED, Weight
 from pairprobe.errors import CheckpointError
-from pairprobe.rooms import Activations
 
 NOT_READ = "Choose a checkpoint of this model in one of the formats that are read: README, 'Formats'."
-DAMAGED = "Download the checkpoint again; if it stays so, its files do not belong together."
-#: How closely a target of the config means a module: compressed-tensors' order, with an ending and Linear put in.
-NAME, PATTERN, ENDING, LINEAR, CLASS, NOT_MEANT = range(6)
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """What one of the config's groups says. None: not said."""
-
-    bits: int | None = None
-    group: int | None = None
-    block: tuple[int, int] | None = None
-    asymmetric: bool = False
-    activations: Activations | None = None
-    rank: int = NOT_MEANT
 
 
 @dataclass(frozen=True)
@@ -71,13 +55,14 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         raise CheckpointError(f"{module}: weight_packed is {packed.dtype}; allowed: I32.", DAMAGED)
     if len(stored.shape) != 2:
         raise CheckpointError(f"{module}: {role} is {list(stored.shape)}; [out, in] was due.", NOT_READ)
-    if scale is None or scale.dtype not in SCALES:
-        found = f"is {scale.dtype}" if scale else "is missing"
-        raise CheckpointError(f"{module}: weight_scale {found}; allowed: {', '.join(SCALES)}.", DAMAGED)
+    if scale is None:  # of a whole weight, it is what tells the format
+        return None
+    if scale.dtype not in SCALES:
+        raise CheckpointError(f"{module}: weight_scale is {scale.dtype}; allowed: {', '.join(SCALES)}.", DAMAGED)
 
     kind = "float" if stored.dtype == "F8_E4M3" else "int"
     fit = _fit_whole if packed is None else _fit_packed
-    scheme, read = _fitting(module, tensors, _schemes(module, tensors, quantisation, kind), fit)
+    scheme, read = _fitting(module, tensors, schemes(module, tensors, quantisation, kind), fit)
     parts = {role: stored, "weight_scale": scale, **_extras(module, tensors, scheme, read)}
     name = f"compressed-tensors {'fp8' if kind == 'float' else f'int{read.bits}'}{' packed' if read.words else ''}, "
     name += spread(read.shape, read.block) + (", asymmetric" if "weight_zero_point" in parts else "")
@@ -96,11 +81,11 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
 def _fitting(
     module: str,
     tensors: Mapping[str, Tensor],
-    schemes: list[Scheme],
+    likeliest: list[Scheme],
     fit: Callable[[str, Mapping[str, Tensor], Scheme], Fit | None],
 ) -> tuple[Scheme, Fit]:
     """The likeliest scheme that the tensors' shapes fit."""
-    found = [(s, read) for s in schemes if (read := fit(module, tensors, s)) is not None]
+    found = [(s, read) for s in likeliest if (read := fit(module, tensors, s)) is not None]
     if not found:
         shapes = ", ".join(
             f"{n} {list(tensors[n].shape)}" for n in ("weight", "weight_packed", "weight_scale") if n in tensors
@@ -184,76 +169,3 @@ def _extras(module: str, tensors: Mapping[str, Tensor], scheme: Scheme, read: Fi
             f"{module}: its input has a stored scale by the config, but input_scale is missing.", DAMAGED
         )
     return found
-
-
-# ── the config ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _schemes(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], kind: str) -> list[Scheme]:
-    """The config's groups for weights of this kind, likeliest first; one that says nothing where it has none."""
-    found = []
-    groups = quantisation.get("config_groups")
-    for name, group in groups.items() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if not isinstance(weights, dict) or weights.get("type", "int") != kind:
-            continue
-        bits, size, structure = (weights.get(key) for key in ("num_bits", "group_size", "block_structure"))
-        if not isinstance(bits, int) or not 1 <= bits <= 8:
-            raise CheckpointError(f"{module}: num_bits of {name} is {bits}; allowed: 1 … 8.", NOT_READ)
-        found.append(
-            Scheme(
-                bits=bits,
-                group=size if isinstance(size, int) and size > 0 else None,
-                block=(int(structure[0]), int(structure[1])) if isinstance(structure, list) else None,
-                asymmetric=weights.get("symmetric") is False,
-                activations=_of_group(group),
-                rank=min((_rank(module, str(t)) for t in group.get("targets") or ()), default=NOT_MEANT),
-            )
-        )
-    if found:
-        return sorted(found, key=lambda scheme: scheme.rank)
-    # Not compressed-tensors' config, but stored alike (ModelOpt's FP8, FBGEMM's)
-    if quantisation.get("quant_method") == "fbgemm_fp8":
-        return [Scheme(activations=Activations("fp8 bounded"))]
-    static = Activations("fp8" if kind == "float" else "int8", "static")
-    return [Scheme(activations=static if "input_scale" in tensors else None)]
-
-
-def _rank(module: str, target: str) -> int:
-    """How closely a target of the config means this module."""
-    if not target.startswith("re:"):
-        if target == module:
-            return NAME
-        if f".{module}".endswith(f".{target}"):
-            return ENDING
-        # Classes: nearly every quantised weight is a Linear's; what enters an Embedding is never quantised.
-        return LINEAR if target == "Linear" else NOT_MEANT if "." in target else CLASS
-    try:
-        pattern = re.compile(target.removeprefix("re:"))
-    except re.error as error:
-        raise CheckpointError(f"{module}: the target '{target}' in config.json is no pattern ({error}).") from None
-    if pattern.match(module):
-        return PATTERN
-    # Patterns are written for the model's names; stored ones may carry a prefix more.
-    dots = [m.end() for m in re.finditer(r"\.", module)]
-    return ENDING if any(pattern.match(module[dot:]) for dot in dots) else NOT_MEANT
-
-
-def _of_group(group: Mapping[str, Any]) -> Activations | None:
-    """What a group says of activations; that results are quantised, too, is a kind that no execution computes."""
-    results = activations(group.get("output_activations"))
-    return Activations(f"{results.kind} of results") if results else activations(group.get("input_activations"))
-
-
-def activations(said: Any) -> Activations | None:
-    """What `input_activations` says. Kinds: int8, fp8, other widths likewise; 'int8 asymmetric' and the like."""
-    if not isinstance(said, Mapping):
-        return None
-    kind = f"{'fp' if said.get('type') == 'float' else 'int'}{said.get('num_bits', 8)}"
-    if said.get("symmetric") is False:
-        kind += " asymmetric"
-    if not said.get("dynamic"):
-        return Activations(kind, "static")
-    size = said.get("group_size")
-    group = size if isinstance(size, int) and size > 0 else None
-    return Activations(kind, "tensor" if said.get("strategy") == "tensor" else "token", group)

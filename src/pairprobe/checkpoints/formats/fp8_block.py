@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pairprobe.checkpoints.declared import misdeclared
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.scaled import SCALES, Scaled, ScaledByRow, grid, spread
-from pairprobe.checkpoints.weight import Weight
+from pairprobe.checkpoints.weight import DAMAGED, Weight
 from pairprobe.errors import CheckpointError
 from pairprobe.rooms import Activations
-
-DAMAGED = "Download the checkpoint again; if it stays so, its files do not belong together."
 
 
 def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> Weight | None:
@@ -37,10 +36,7 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
     shape = (weight.shape[0], weight.shape[1])
     said = quantisation.get("weight_block_size")
     if said is not None and not (isinstance(said, list) and len(said) == 2 and all(_positive(n) for n in said)):
-        raise CheckpointError(
-            f"{module}: weight_block_size is {said}; allowed: two numbers above 0, as [128, 128].",
-            "Correct quantization_config in config.json.",
-        )
+        raise misdeclared("weight_block_size", said, "two numbers above 0, as [128, 128]")
     size = None if said is None else (said[0], said[1])
     block = grid(shape, scale.shape, None, size or (128, 128))
     if block is None:
@@ -60,10 +56,7 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         # one scale for a token is a group of all columns: the kernels compute both alike, in float32
         activations = Activations("fp8", "token", size[1] if size else block[1])
     else:
-        raise CheckpointError(
-            f"{module}: activation_scheme is '{scheme}'; allowed: dynamic, static.",
-            "Correct quantization_config in config.json.",
-        )
+        raise misdeclared("activation_scheme", scheme, "dynamic, static")
     own = block[0] == 1 and all(p.shape[:1] == shape[:1] for p in parts.values())
     kind = ScaledByRow if own else Scaled
     return kind(shape=shape, parts=parts, block=block, format=f"fp8, {spread(shape, block)}", activations=activations)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pairprobe.checkpoints.headers import Tensor
-from pairprobe.checkpoints.weight import FLOATS, Weight
+from pairprobe.checkpoints.headers import FLOATS, Tensor
+from pairprobe.checkpoints.weight import Weight
 from pairprobe.errors import CheckpointError
 
 if TYPE_CHECKING:

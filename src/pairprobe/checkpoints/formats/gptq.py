@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pairprobe.checkpoints import packing
+from pairprobe.checkpoints.declared import boolean
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.weight import Weight
-from pairprobe.errors import CheckpointError
+from pairprobe.errors import CheckpointError, Misdeclared
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +33,13 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         return None
     parts = {name: tensors[name] for name in ("qweight", "qzeros", "scales")}
     out, groups = parts["scales"].shape[1], parts["scales"].shape[0]
+    by_activation = boolean(quantisation, "desc_act", "desc_act", default=False)
     index = tensors.get("g_idx")
     if index is not None:
         if index.dtype not in ("I32", "I64") or len(index.shape) != 1:
             raise CheckpointError(f"{module}.g_idx is {index.dtype} {list(index.shape)}; allowed: I32 or I64, [in].")
         parts["g_idx"] = index
-    elif groups > 1 and quantisation.get("desc_act") and not quantisation.get("static_groups"):
+    elif groups > 1 and by_activation and not boolean(quantisation, "static_groups", "static_groups", default=False):
         # with static_groups, or one group for all, the order of activation moves no column to another group
         raise CheckpointError(
             f"{module}.g_idx is missing: by the config (desc_act) columns went to the {groups} groups in order of "
@@ -52,8 +54,8 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         step=32 // math.gcd(bits, 32),
         bits_each=bits,
         group=(group := _group(module, width, groups, quantisation.get("group_size"), index is not None)),
-        add=_added(module, quantisation),
-        format=f"GPTQ {bits} bit, groups of {group}" + (", by activation" if quantisation.get("desc_act") else ""),
+        add=_added(quantisation),
+        format=f"GPTQ {bits} bit, groups of {group}" + (", by activation" if by_activation else ""),
     )
 
 
@@ -86,12 +88,14 @@ def _group(module: str, width: int, groups: int, declared: Any, indexed: bool) -
     )
 
 
-def _added(module: str, quantisation: Mapping[str, Any]) -> int:
-    key = "packing_format" if "packing_format" in quantisation else "checkpoint_format"
-    version = quantisation.get(key) or "gptq"
-    if version not in VERSIONS:
-        raise CheckpointError(
-            f"{module}: {key} is '{version}'; of GPTQ's, {', '.join(VERSIONS)} are read.",
+def _added(quantisation: Mapping[str, Any]) -> int:
+    key = "checkpoint_format" if quantisation.get("packing_format") is None else "packing_format"
+    version = quantisation.get(key)
+    if version is None:
+        version = "gptq"
+    if not isinstance(version, str) or version not in VERSIONS:
+        raise Misdeclared(
+            f"config.json, quantization_config: {key} is '{version}'; of GPTQ's, {', '.join(VERSIONS)} are read.",
             "Take the same model's GPTQ checkpoint of one of these.",
         )
     return VERSIONS[version]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pairprobe.checkpoints import packing
+from pairprobe.checkpoints.declared import nested
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.weight import Weight
 from pairprobe.errors import CheckpointError
@@ -27,9 +28,12 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
     weight, scales, biases = (tensors.get(n) for n in ("weight", "scales", "biases"))
     if weight is None or weight.dtype != "U32" or scales is None:
         return None
+    # mlx-lm writes a module's own settings, or true, under its name
     own = quantisation.get(module)
-    declared = {**quantisation, **own} if isinstance(own, Mapping) else quantisation
+    declared = quantisation if own is True else {**quantisation, **(nested(own, module) or {})}
     mode = declared.get("mode", "affine")
+    if biases is None and mode == "affine" and scales.dtype in packing.FACTORS:
+        return None  # it is missing
     if biases is None or mode != "affine":
         raise CheckpointError(
             f"{module}: is stored by MLX in mode '{mode}', scales {scales.dtype}, biases "
