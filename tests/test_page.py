@@ -438,6 +438,17 @@ def test_what_is_undefined_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
     assert "Undefined" in node.by_id("verdict").all("h3")[0].text
 
 
+def test_groups_too_small_for_an_interval_show_none_and_say_why(tmp_path: Path) -> None:
+    found = reported.result(9, 3, full=False)
+    node = parsed(page(run_of(tmp_path, found)))
+    why = found.primary.why_no_interval
+    assert "each group" in why
+    assert f"no interval: {why}" in node.by_id("verdict").text
+    assert "95 % interval" not in node.by_id("verdict").text
+    assert "95 % interval" not in node.by_id("curves").all("figcaption")[0].text
+    assert not [m for m in archive.metrics(found, {}, 0) if "_ci_" in m.key]  # nor has MLflow any
+
+
 def test_tokens_without_an_x_ray_come_from_the_table_of_tokens(tmp_path: Path) -> None:
     found = reported.result(full=False)
     folder = reported.left(tmp_path, found)

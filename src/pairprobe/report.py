@@ -241,6 +241,8 @@ class Report:
         if every > 1:
             self.line("", f"one depth in {every} is shown; all are in the run")
         self.line("tests", _relabelled(test, " ".join(verdict.sentences)))
+        if test.why_no_interval:
+            self.line("", f"no intervals: {test.why_no_interval}")
         self.line(
             "",
             f"power for d = {test.effect:g}: {100 * test.power:.0f} % · "
@@ -361,7 +363,8 @@ def _beside(result: Result) -> Iterator[str]:
         against = "" if test.control == first.control else f" against {test.control}"
         at = test.at(result.verdict.depth)
         p = f", p max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else ""
-        yield f"{test.similarity}{against}: {_short(replace(at, p=None))}{p}"
+        why = f" ({test.why_no_interval})" if test.why_no_interval and test.control != first.control else ""
+        yield f"{test.similarity}{against}: {_short(replace(at, p=None))}{p}{why}"
     rest = others[len(shown) :]
     if rest:
         found = sum((t.at(result.verdict.depth).p_max_t or 1.0) <= t.alpha for t in rest)
