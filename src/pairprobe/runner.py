@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,18 @@ class Finished:
 
 
 def run(
-    job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None, anew: bool = False, name: str = ""
+    job: Job,
+    show: Report,
+    folder: Path,
+    tags: dict[str, Any] | None = None,
+    anew: bool = False,
+    name: str = "",
+    begun: Callable[[str], None] | None = None,
 ) -> Finished:
     """Check, measure, record. Files are made in `folder` first, so that a failing store loses nothing.
 
-    anew: compute everything, even what earlier runs have kept. name: of the run, else the job's own.
+    anew: compute everything, even what earlier runs have kept. name: of the run, else the job's own. begun: told the
+    run's id once MLflow has it.
 
     Raises:
         PairprobeError: any of its kinds; once the run exists in MLflow it is marked FAILED, or KILLED when
@@ -69,6 +77,8 @@ def run(
     for text in earlier.said:
         show.line("earlier", text, style="bold yellow")
     with store.start(job.tracking.experiment, name or job.name, params, {**tags, **earlier.tags}) as record:
+        if begun is not None:
+            begun(record.run_id)
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
