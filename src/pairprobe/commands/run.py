@@ -67,7 +67,8 @@ def main(words: list[str]) -> int:
         Report().sweep(done.finished, done.failed, done.sweep_id)
         _compare_precisions(done.jobs)
         if len(done.finished) > 1:
-            _page_of_sweep(done.finished[0][0].run_id)
+            job, run = done.jobs[0]
+            _page_of_sweep(run.run_id, job.tracking.uri)
     return 1 if done.failed else 0
 
 
@@ -230,13 +231,16 @@ def _task(config: DictConfig, done: Done) -> str | None:
     return None
 
 
-def _page_of_sweep(run_id: str) -> None:
-    """report.html of the sweep that this run is of, beside its job folders, where its runs are in one store."""
+def _page_of_sweep(run_id: str, uri: str | None) -> None:
+    """report.html of the sweep that this run is of, beside its job folders, where its runs are in one store.
+
+    uri: tracking.uri of that run.
+    """
     from pairprobe.commands import report
     from pairprobe.report import shortened
 
     try:
-        file = report.of_sweep(run_id)
+        file = report.of_sweep(run_id, uri)
     except PairprobeError as error:  # the runs themselves are recorded
         for_errors().error(error, "report")
         return
