@@ -58,11 +58,12 @@ def program() -> str:
 
 
 class Report:
-    """Lines with a label in front. quiet: only the verdict, the run and errors."""
+    """Lines with a label in front. quiet: only the verdict, the run and errors. run_id: None until the store has it."""
 
     def __init__(self, console: Console | None = None, quiet: bool | None = None) -> None:
         self.console = console or _Unbroken(width=WIDTH, highlight=False, soft_wrap=True)
         self.quiet = bool(os.environ.get(QUIET)) if quiet is None else quiet
+        self.run_id: str | None = None
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,22 +38,14 @@ class Finished:
 
 
 def run(
-    job: Job,
-    show: Report,
-    folder: Path,
-    tags: dict[str, Any] | None = None,
-    anew: bool = False,
-    name: str = "",
-    begun: Callable[[str], None] | None = None,
+    job: Job, show: Report, folder: Path, tags: dict[str, Any] | None = None, anew: bool = False, name: str = ""
 ) -> Finished:
     """Check, measure, record. Files are made in `folder` first, so that a failing store loses nothing.
 
-    anew: compute everything, even what earlier runs have kept. name: of the run, else the job's own. begun: told the
-    run's id once MLflow has it.
+    anew: compute everything, even what earlier runs have kept. name: of the run, else the job's own.
 
     Raises:
-        PairprobeError: any of its kinds; once the run exists in MLflow it is marked FAILED, or KILLED when
-            the process was interrupted.
+        PairprobeError: any of its kinds; once MLflow has the run, it is marked FAILED, or KILLED by an interrupt.
     """
     began = time.perf_counter()
     provenance.reset_peak_memory()
@@ -77,8 +68,7 @@ def run(
     for text in earlier.said:
         show.line("earlier", text, style="bold yellow")
     with store.start(job.tracking.experiment, name or job.name, params, {**tags, **earlier.tags}) as record:
-        if begun is not None:
-            begun(record.run_id)
+        show.run_id = record.run_id
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)

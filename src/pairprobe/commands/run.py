@@ -214,10 +214,10 @@ def _task(config: DictConfig, done: Done) -> str | None:
         tags |= {"sweep_id": done.sweep_id, **({"swept": swept} if swept else {})}
         if hydra_config.job.num:
             Report().plain("")
-    begun: list[str] = []
+    show = Report()
     try:
         job = build(config)
-        run = runner.run(job, Report(), folder, tags, name=done.name(job.name, swept), begun=begun.append)
+        run = runner.run(job, show, folder, tags, name=done.name(job.name, swept))
         done.finished.append((run, swept))
         done.jobs.append((job, run))
         return run.run_id
@@ -227,7 +227,7 @@ def _task(config: DictConfig, done: Done) -> str | None:
         report = folder / "traceback.txt"
         report.write_text(traceback.format_exc(), encoding="utf-8")
         for_errors().error(unexpected(error, report))
-    done.failed.append(begun[0] if begun else None)
+    done.failed.append(show.run_id)
     return None
 
 
