@@ -83,7 +83,7 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class AdjustedDelta:
-    """Δ at one depth with spelling, tokens and length held equal (least squares, cluster-robust errors).
+    """Δ at one depth with what its coefficients name held equal (least squares, cluster-robust errors).
 
     raw: Δ of the same pairs, unadjusted. adjusted, ci, p: None where they are undefined, and why_not says why.
     dropped: covariate → why it is not in the model. clusters: independent groups of pairs.
@@ -101,6 +101,12 @@ class AdjustedDelta:
     coefficients: tuple[Coefficient, ...] = ()
     dropped: dict[str, str] = field(default_factory=dict)
     why_not: str = ""
+
+    @property
+    def turned(self) -> bool:
+        """Adjusting turns Δ around: it lies on the other side of 0, and so does its whole interval."""
+        other = self.adjusted is not None and self.adjusted * self.raw < 0
+        return other and self.ci is not None and 0.0 not in self.ci
 
 
 @dataclass(frozen=True)
