@@ -256,6 +256,27 @@ def test_only_pairs_that_differ_are_listed_as_differing(moved: dict[int, float],
     assert len(re.findall(r"^ +a\d+ – b\d+ ", out, flags=re.MULTILINE)) == listed
 
 
+@pytest.mark.parametrize(
+    ("cognates", "p", "told"),
+    [
+        (10, 0.2, "; Δ differs between the two"),
+        (10, None, "; not called a change: Δ itself has no p-value in both runs"),
+        (
+            4,
+            0.2,
+            "; not called a change: cognates are worth 4 and control pairs 16 independent pairs, and a claim needs",
+        ),
+    ],
+)
+def test_a_change_is_claimed_only_where_delta_can_be_tested(cognates: int, p: float | None, told: str, capfd) -> None:
+    values = [0.1 + 0.02 * i for i in range(20)]
+    others = [v + (0.5 if i < cognates else 0.0) + 0.001 * (i % 3) for i, v in enumerate(values)]
+    runs = [by_hand(name, v, cognates=cognates) for name, v in (("a", values), ("b", others))]
+    runs = [replace(r, metrics={**r.metrics, **({"p": p} if p else {})}) for r in runs]
+    show(compare(runs, 500), ["a", "b"], Report(quiet=False))
+    assert told in " ".join(capfd.readouterr().out.split())
+
+
 def test_a_sweep_is_compared_by_the_beginning_of_its_id(kept: Path, capfd, tmp_path: Path) -> None:
     sweep = runs_of(kept)[0].tags["sweep_id"]
     file = tmp_path / "sweep.csv"
@@ -362,9 +383,13 @@ def test_places_are_told_in_ranges() -> None:
 # ── tables for papers ────────────────────────────────────────────────────────────────────────────────────
 
 
-def by_hand(name: str, values: list[float], similarity: str = "cosine", control: str = "control") -> Recorded:
-    """A run without a store: three cognate pairs, the rest of one control group."""
-    pairs = [Pair(str(i), "cognate" if i < 3 else control, Word(f"a{i}"), Word(f"b{i}")) for i in range(len(values))]
+def by_hand(
+    name: str, values: list[float], similarity: str = "cosine", control: str = "control", cognates: int = 3
+) -> Recorded:
+    """A run without a store: its first pairs are cognates, the rest of one control group."""
+    pairs = [
+        Pair(str(i), "cognate" if i < cognates else control, Word(f"a{i}"), Word(f"b{i}")) for i in range(len(values))
+    ]
     keyed = {(p.group, p.a.form, p.b.form, 0): v for p, v in zip(pairs, values, strict=True)}
     pair_set = PairSet("by hand", tuple(pairs), "by hand")
     return Recorded(name, name, {}, {"model": name}, {"delta": 0.1}, similarity, 0, control, pair_set, keyed, None, ())

@@ -167,6 +167,16 @@ def test_groups_of_two_or_three_pairs_have_no_interval_and_it_is_said_why(n: int
     assert found.why_no_ci == ("" if given else f"{few}, 4 are due")
 
 
+def test_a_change_is_claimed_of_no_pairs_of_which_delta_could_not_be() -> None:
+    first, second = np.random.default_rng(1).normal(size=(2, 14))
+    published = delta_of_deltas(first, second, PUBLISHED, "control")  # clusters of 2, 2, 2, 2, 1, 1 cognates: 100 / 18
+    assert published.ci is not None
+    assert published.why_no_claim == (
+        "cognates are worth 5.6 and control pairs 4 independent pairs, and a claim needs 5 of each"
+    )
+    assert delta_of_deltas(first, second, pair_set(9, 5), "control").why_no_claim == ""
+
+
 #: Ten cognates that four controls tie together two by two, as in the published pair set: six clusters.
 PUBLISHED = linked([0, 0, 1, 1, 2, 2, 3, 3, 4, 5], [0, 1, 2, 3])
 

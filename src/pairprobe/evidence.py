@@ -294,6 +294,7 @@ class DeltaOfDeltas:
 
     estimate: second − first. ci: paired, with linked pairs left out together (statistics.paired); None where it is
     undefined, and why_no_ci says why. clusters: groups of pairs that share no word, concept or cognate set.
+    why_no_claim: why no change may be claimed whatever the interval, for the reason that keeps Δ itself from a claim.
     """
 
     estimate: float
@@ -305,6 +306,7 @@ class DeltaOfDeltas:
     clusters: int
     confidence: float
     why_no_ci: str = ""
+    why_no_claim: str = ""
 
 
 @dataclass(frozen=True)
@@ -327,7 +329,7 @@ class PrecisionEffect:
 
     deltas, corrected, agreement: by depth, as `depths` says. corrected: interval of ΔΔ at a level that allows for all
     roundings compared together (Bonferroni). agreement is empty where the runs have no vectors. changed: depths at
-    which p is at most alpha in one of the two runs only, of the `tested` depths that have a p in both.
+    which p is at most alpha in one of the two runs only, of the depths `tested` that have a p in both.
     """
 
     weights: str
@@ -338,5 +340,5 @@ class PrecisionEffect:
     corrected: tuple[Interval | None, ...]
     agreement: tuple[Agreement, ...]
     changed: tuple[int, ...]
-    tested: int
+    tested: tuple[int, ...]
     alpha: float

@@ -20,6 +20,8 @@ BY_MEANING = ", perhaps by meaning"
 
 #: Independent pairs that each group must be worth for an interval of what compares them (decision 5).
 LEAST_WORTH = 4
+#: Independent pairs that each group must be worth for any claim, of Δ or of its change (decision 5).
+CLAIM_WORTH = 5
 
 
 def p_text(p: float) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Verdict, p_text, signed
+from pairprobe.outcomes import CLAIM_WORTH, PAIRS_RELABELLED, DepthTest, GroupTest, Verdict, p_text, signed
 from pairprobe.records import PairSet
 
 FEW = 20  # pairs in a group; below, intervals of skewed similarities hold the truth too rarely (decision 5)
 FEW_UNITS = 8  # below, so are intervals by units (decision 13)
-CLAIMED = 5  # independent pairs that each group must be worth for any claim (decision 5)
 MOVED = 0.5  # share of each group's pairs that relabelling must be able to move for a claim of difference (decision 13)
 #: Groups of fewer than FEW pairs whose sizes and standard deviations differ by more than these ratios: no claim.
 SIZES, SPREADS = 1.2, 1.5
@@ -71,7 +70,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
     bound = test.sesoi * _pooled(test, at)
     equivalent = at.equivalence_p is not None and at.equivalence_p <= test.alpha
     inside = -bound < at.delta_ci.low and at.delta_ci.high < bound
-    enough = min(test.worth) >= CLAIMED
+    enough = min(test.worth) >= CLAIM_WORTH
     ruled_out = (
         f"one as large as {test.sesoi:g} standard deviations, here {bound:.3g}, is ruled out (two one-sided tests, p "
         f"{p_text(at.equivalence_p or 0.0)})"
@@ -109,7 +108,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
         elif 0.0 not in at.delta_ci:
             why = f"The interval does not hold 0, but the test ({said}) does not confirm it. "
         elif equivalent and not enough:
-            why = f"The test of equivalence is not enough{_groups_worth(test, CLAIMED)} "
+            why = f"The test of equivalence is not enough{_groups_worth(test, CLAIM_WORTH)} "
         elif equivalent and not inside:
             why = f"The test of equivalence and the interval, which reaches beyond ±{bound:.3g}, disagree. "
         else:
@@ -158,8 +157,8 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
 def _held_back(test: GroupTest, at: DepthTest) -> str:
     """Why p and an interval that agree are not enough for a claim here, '' where they are."""
     n, m = test.worth
-    if min(n, m) < CLAIMED:
-        return f"the evidence is not enough{_groups_worth(test, CLAIMED)}"
+    if min(n, m) < CLAIM_WORTH:
+        return f"the evidence is not enough{_groups_worth(test, CLAIM_WORTH)}"
     moved = [(test.moved_cognate, test.n_cognate, "cognate"), (test.moved_control, test.n_control, test.control)]
     for count, size, name in moved:
         if count is not None and count < MOVED * size:

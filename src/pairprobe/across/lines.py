@@ -90,17 +90,21 @@ def _changed(found: Comparison, report: Report) -> None:
         of = "" if len(found.runs) == 2 else f"of run {_numbers(which)} less run 1 "
         report.line("ΔΔ", f"{of}is not given: {reason}", always=True)
     for i, c in enumerate([c for c in found.changed if c.found is not None]):
-        report.line("ΔΔ" if i == 0 else "", _delta_of_deltas(c), always=True)
+        report.line("ΔΔ" if i == 0 else "", _delta_of_deltas(c, found.runs), always=True)
 
 
-def _delta_of_deltas(changed: Changed) -> str:
+def _delta_of_deltas(changed: Changed, runs: Sequence[Recorded]) -> str:
     d = changed.found
     assert d is not None
+    tested = all(runs[k].number("p") is not None for k in (changed.first, changed.second))
+    untested = d.why_no_claim or ("" if tested else "Δ itself has no p-value in both runs")
     interval = f"{100 * d.confidence:g} % interval {d.ci}" if d.ci else f"no interval: {d.why_no_ci}"
     pairs = f"{d.n_cognate} / {d.n_control} pairs in {d.clusters} unlinked group{'s' * (d.clusters != 1)}"
     said = ""
-    if d.ci is not None:
-        said = "; it holds 0: no change shown" if 0.0 in d.ci else "; Δ differs between the two"
+    if d.ci is not None and 0.0 in d.ci:
+        said = "; it holds 0: no change shown"
+    elif d.ci is not None:
+        said = f"; not called a change: {untested}" if untested else "; Δ differs between the two"
     which = f"run {changed.second + 1} less run {changed.first + 1}"
     return f"{signed(d.estimate)}, {which}, paired, {interval}{said} · {pairs}"
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pairprobe.errors import StatisticsError, between
 from pairprobe.evidence import DeltaOfDeltas
-from pairprobe.outcomes import LEAST_WORTH, Interval
+from pairprobe.outcomes import CLAIM_WORTH, LEAST_WORTH, Interval
 from pairprobe.records import COGNATE, PairSet
 from pairprobe.statistics.sample import effective
 from pairprobe.statistics.units import clusters
@@ -93,6 +93,7 @@ def deltas_of_deltas(
             clusters=count,
             confidence=confidence,
             why_no_ci=_why(bool(spread[i]), bool(varies[i]), lacking),
+            why_no_claim=_no_claim(cognate, belongs, control),
         )
         for i in range(len(estimates))
     )
@@ -148,6 +149,16 @@ def _worth_little(cognate: npt.NDArray[np.bool_], belongs: npt.NDArray[np.intege
         if worth < LEAST_WORTH:
             return f"the {name} pairs are linked into what is worth {worth:.2g} independent ones, {LEAST_WORTH} are due"
     return ""
+
+
+def _no_claim(cognate: npt.NDArray[np.bool_], belongs: npt.NDArray[np.integer], control: str) -> str:
+    worth = [effective(np.bincount(belongs[group])) for group in (cognate, ~cognate)]
+    if min(worth) >= CLAIM_WORTH:
+        return ""
+    return (
+        f"cognates are worth {worth[0]:.2g} and {control} pairs {worth[1]:.2g} independent pairs, and a claim needs "
+        f"{CLAIM_WORTH} of each"
+    )
 
 
 def _why(spread: bool, varies: bool, lacking: str) -> str:
