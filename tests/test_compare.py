@@ -205,6 +205,16 @@ def test_a_setting_that_is_null_or_unknown_to_all_runs_differs_in_none(settings:
     assert [d.values for d in comparison.differing(runs)] == ([seen] if seen else [])
 
 
+def test_what_weights_are_stored_as_and_which_tokenizer_read_the_words_are_differences_too() -> None:
+    runs = [by_hand(name, [0.1]) for name in "ab"]
+    runs[0].tags.update(checkpoint_stored_as="fp32", tokenizer="BertTokenizer, 30522 tokens", computed_in="float32")
+    runs[1].tags.update(checkpoint_stored_as="int8", tokenizer="GPT2Tokenizer, 50257 tokens", computed_in="float32")
+    assert {d.key: d.values for d in comparison.differing(runs)} == {
+        "checkpoint_stored_as": ("fp32", "int8"),
+        "tokenizer": ("BertTokenizer, 30522 tokens", "GPT2Tokenizer, 50257 tokens"),
+    }
+
+
 def test_more_shared_words_than_wanted_are_drawn_alike_each_time(kept: Path) -> None:
     runs = [r for r in runs_of(kept) if r.tags["model"] != "minilm"]
     first, again = (compare(runs, 8).words for _ in range(2))
@@ -227,6 +237,9 @@ def test_two_runs_on_the_terminal(kept: Path, capfd: pytest.CaptureFixture[str])
     for text in ("method.name", "ΔΔ", "run 2 less run 1, paired", "Spearman ρ = ", "night – Nacht", "CKA +", "RSA +",
                  "22 shared of 22 and 22", "largest at depths 0 and"):  # fmt: skip
         assert text in said, text
+    assert re.search(r"^differs +setting +run 1 +│ run 2$", said, flags=re.MULTILINE)
+    assert re.search(r"^outcome +run 1 +│ run 2$", said, flags=re.MULTILINE)
+    assert re.search(r"^ +pair +run 1 +run 2 +change$", said, flags=re.MULTILINE)
     assert "germanic_0002" not in said
     assert max(len(line) for line in said.splitlines() if "/" not in line) <= 100
     drawn = [Path(line.strip()) for line in said.split("figures")[-1].strip().splitlines()]
