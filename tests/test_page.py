@@ -549,6 +549,21 @@ def test_a_picture_is_well_formed_xml(found: Result) -> None:
         ET.fromstring(f"<x>{picture}</x>")
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_no_name_of_a_forest_plot_lies_on_its_zero_line(wide: bool) -> None:
+    rows = [
+        charts.Row(f"a run with a name as long as names of runs can be {i}", 0.01, Interval(-0.1, 0.1)) for i in "ab"
+    ]
+    both = ET.fromstring(f"<x>{charts.forest(rows, 't', 'Δ')}</x>").findall("div")
+    picture = both[0 if wide else 1]
+    (zero,) = [p for p in picture.iter("path") if p.get("class") == "zero"]
+    drawn = [tuple(float(v.split()[1]) for v in part.split("L")) for part in str(zero.get("d")).split("M")[1:]]
+    assert len(drawn) == len(rows)
+    for text in (t for t in picture.iter("text") if t.get("class") in ("row plain", "value")):
+        top, bottom = float(str(text.get("y"))) - 9, float(str(text.get("y"))) + 2
+        assert not any(low < bottom and top < high for low, high in drawn)
+
+
 def test_ticks_are_round_and_within() -> None:
     assert svg.Axis(-0.052, 0.131, 0, 100).ticks(4) == pytest.approx([-0.05, 0.0, 0.05, 0.1])
     assert svg.Axis(0, 6, 0, 100).ticks(6) == [0, 1, 2, 3, 4, 5, 6]
