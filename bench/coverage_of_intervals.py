@@ -2,8 +2,8 @@
 
 The bootstrap interval of Δ as `Statistics` makes it (BCa, widened for few pairs, 95 %), of pairs whose true Δ is known
 to be 0, for small groups and for normal and skewed similarities. What a verdict says of few pairs rests on this table;
-it is recorded in docs/decisions/0005-relabelling-and-verdict.md and in verdict.COVERAGE. About a minute; the same
-numbers every time.
+it is recorded in docs/decisions/0005-relabelling-and-verdict.md and in verdict.COVERAGE. One or two minutes; the
+same numbers every time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from pairprobe.statistics.resampling import by_cluster
 from pairprobe.statistics.sample import Sample
 
 Array = npt.NDArray[np.float64]
-SIZES = ((4, 4), (10, 4), (30, 4), (10, 10), (20, 8), (50, 10), (20, 20), (50, 50))  # cognate + control pairs
+#: Cognate + control pairs. Those of two and three get no interval (LEAST_WORTH), and this is why.
+SIZES = (
+    (2, 2), (3, 2), (12, 2), (30, 2), (3, 3), (12, 3), (30, 3), (4, 4), (10, 4), (30, 4), (100, 4), (7, 7), (40, 7),
+    (150, 7), (10, 10), (20, 8), (50, 10), (200, 10), (20, 20), (50, 50),
+)  # fmt: skip
 #: Both groups are drawn alike, so that the true difference of means is 0 whatever the shape.
 SHAPES: dict[str, Callable[[np.random.Generator, tuple[int, int]], Array]] = {
     "normal": lambda rng, shape: rng.normal(size=shape),

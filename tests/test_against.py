@@ -16,11 +16,11 @@ ALPHA = 0.05
 
 
 def with_p(control: str, delta: float, p: float | None, similarity: str = "cosine") -> GroupTest:
-    """A test at depth 0 with this Δ, this corrected p, and an interval that holds 0 where p is large."""
+    """A test at depth 0 with this Δ, this p (max-T twice as large), and an interval that holds 0 where p is large."""
     test = group_test([0.1, 0.3, 0.2], [0.2, 0.1, 0.4])
     clear = p is not None and p <= ALPHA
     ci = Interval(delta - abs(delta) / 2, delta + abs(delta) / 2) if clear else Interval(delta - 1, delta + 1)
-    at = replace(test.depths[0], delta=delta, delta_ci=ci, p=p, p_max_t=p)
+    at = replace(test.depths[0], delta=delta, delta_ci=ci, p=p, p_max_t=None if p is None else 2 * p)
     return replace(test, similarity=similarity, control=control, depths=(at,))
 
 
@@ -51,8 +51,25 @@ CLOSER = with_p("form_matched", 0.2, 0.01)
 
 def test_no_difference_from_one_control_is_not_no_difference_from_all() -> None:
     told = said("no difference", SAME, with_p("shuffled", 0.2, 0.003), with_p("unrelated", 0.2, 0.4))
-    assert "closer together than shuffled (cosine, Δ = +0.200, p max-T = 0.003): the verdict is about" in told
+    assert "closer together than shuffled (cosine, Δ = +0.200, p = 0.003, max-T = 0.006): the verdict is about" in told
     assert "unrelated" not in told
+
+
+def test_other_outcomes_are_judged_as_the_primary_one_is() -> None:
+    # both by their own p: the primary one's max-T is 0.06 too, and nothing contradicts
+    agreeing = with_p("form_matched", 0.2, 0.03)
+    assert said("closer", agreeing, with_p("form_matched", 0.2, 0.03, "centred")) == ""
+    told = said("no difference", SAME, with_p("shuffled", 0.2, 0.03))
+    assert "closer together than shuffled (cosine, Δ = +0.200, p = 0.030, max-T = 0.060)" in told
+
+
+def test_where_a_side_was_fixed_other_outcomes_are_judged_on_that_side_too() -> None:
+    other = with_p("form_matched", 0.2, 0.08, "centred")
+    at = replace(other.depths[0], delta_ci=Interval(0.1, 0.3), p_greater=0.04)
+    known = {("cosine", "form_matched"): CLOSER, ("centred", "form_matched"): replace(other, depths=(at,))}
+    for side, agrees in (("closer", True), ("both", False)):
+        verdict = Verdict("closer", ("",), (), "cosine", "form_matched", 0, side)
+        assert (against(Evidence(), known, verdict, ALPHA) == ()) == agrees
 
 
 def test_a_claim_is_held_against_the_other_controls_and_similarities() -> None:
@@ -61,7 +78,7 @@ def test_a_claim_is_held_against_the_other_controls_and_similarities() -> None:
     assert "this may be meaning" in told
     assert "measured as centred, no such difference is shown" in told
     opposite = said("closer", CLOSER, with_p("unrelated", -0.2, 0.001))
-    assert "cognates lie farther apart than unrelated (cosine, Δ = −0.200, p max-T = 0.001)" in opposite
+    assert "cognates lie farther apart than unrelated (cosine, Δ = −0.200, p = 0.001, max-T = 0.002)" in opposite
 
 
 @pytest.mark.parametrize(

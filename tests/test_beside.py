@@ -49,7 +49,12 @@ def test_spelling_tells_as_much_as_the_model(form: FormBaseline, as_much: bool) 
     [
         (ADJUSTED, ""),
         (replace(ADJUSTED, ci=Interval(-0.01, 0.17)), "what is left may be nothing"),
-        (replace(ADJUSTED, adjusted=-0.02, ci=Interval(-0.06, 0.02)), "turns around: +0.100 becomes −0.020"),
+        (replace(ADJUSTED, adjusted=-0.04, ci=Interval(-0.06, -0.02)), "turns around: +0.100 becomes −0.040"),
+        (replace(ADJUSTED, adjusted=-0.02, ci=Interval(-0.06, 0.02)), "what is left may be nothing"),
+        (
+            replace(ADJUSTED, adjusted=-0.02, ci=None, why_not="few clusters"),
+            "with length held equal nothing is left of it: Δ = −0.020, without an interval",
+        ),
         (replace(ADJUSTED, ci=None, why_not="few clusters"), ""),
         (replace(ADJUSTED, adjusted=None, ci=None, p=None, why_not="too few"), ""),
         (replace(ADJUSTED, dropped={"same script": "tells cognates from controls without fail"}), "same script alone"),
@@ -71,13 +76,12 @@ def test_adjusting_that_takes_the_difference_away_is_told(adjusted: AdjustedDelt
         (replace(ADJUSTED, adjusted=None, ci=None, p=None, why_not="too few"), ()),
         (replace(ADJUSTED, adjusted=-0.02, control="unrelated"), ()),
         (
-            replace(ADJUSTED, adjusted=-0.02, ci=Interval(-0.06, 0.02)),
-            ("With spelling, tokens and length held equal Δ has the other sign: −0.020 [−0.060, +0.020].",),
+            replace(ADJUSTED, adjusted=-0.04, ci=Interval(-0.06, -0.02)),
+            ("With length held equal Δ has the other sign: −0.040 [−0.060, −0.020], where raw Δ = +0.100.",),
         ),
-        (
-            replace(ADJUSTED, adjusted=-0.02, ci=None, why_not="few clusters"),
-            ("With spelling, tokens and length held equal Δ has the other sign: −0.020.",),
-        ),
+        # signs that are not sure are no news
+        (replace(ADJUSTED, adjusted=-0.02, ci=Interval(-0.06, 0.02)), ()),
+        (replace(ADJUSTED, raw=0.001, adjusted=-0.006, ci=None, why_not="few clusters"), ()),
     ],
 )
 def test_a_verdict_that_claims_nothing_says_once_that_adjusting_turns_the_sign(
@@ -91,6 +95,20 @@ def test_a_verdict_that_claims_nothing_says_once_that_adjusting_turns_the_sign(
     clear = beside.settled(before, Evidence(adjusted=(adjusted,)), AT)  # Δ's own interval leaves out 0
     assert clear.sentences == ("Before.", *said)
     assert "turns around" not in " ".join(clear.beware)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("edit distance",), "edit distance held equal"),
+        (("edit distance", "tokens", "length"), "edit distance, tokens and length held equal"),
+        ((), "nothing held equal"),
+    ],
+)
+def test_what_is_named_as_held_equal_is_what_the_model_held(names: tuple[str, ...], said: str) -> None:
+    coefficients = tuple(Coefficient(name, 0.1, None, None) for name in names)
+    nothing = replace(NOTHING_LEFT, coefficients=coefficients)
+    assert f"with {said} Δ = +0.004" in " ".join(beside.objections(Evidence(adjusted=(nothing,)), AT, SAID))
 
 
 def test_a_difference_that_was_never_clear_needs_no_such_word() -> None:
@@ -109,7 +127,7 @@ def test_a_claim_that_form_explains_says_so_in_its_answer_and_first_sentence() -
     assert found.answer == "closer, perhaps by form"
     assert found.sentences == (
         "Cognates lie closer, p = 0.001 by relabelling, but spelling alone tells these groups apart better (AUC 0.90 "
-        "against 0.62); and with spelling, tokens and length held equal Δ = +0.004 [−0.023, +0.031]: what is left may "
+        "against 0.62); and with length held equal Δ = +0.004 [−0.023, +0.031]: what is left may "
         "be nothing.",
         "More.",
     )

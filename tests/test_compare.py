@@ -205,6 +205,16 @@ def test_a_setting_that_is_null_or_unknown_to_all_runs_differs_in_none(settings:
     assert [d.values for d in comparison.differing(runs)] == ([seen] if seen else [])
 
 
+def test_what_weights_are_stored_as_and_which_tokenizer_read_the_words_are_differences_too() -> None:
+    runs = [by_hand(name, [0.1]) for name in "ab"]
+    runs[0].tags.update(checkpoint_stored_as="fp32", tokenizer="BertTokenizer, 30522 tokens", computed_in="float32")
+    runs[1].tags.update(checkpoint_stored_as="int8", tokenizer="GPT2Tokenizer, 50257 tokens", computed_in="float32")
+    assert {d.key: d.values for d in comparison.differing(runs)} == {
+        "checkpoint_stored_as": ("fp32", "int8"),
+        "tokenizer": ("BertTokenizer, 30522 tokens", "GPT2Tokenizer, 50257 tokens"),
+    }
+
+
 def test_more_shared_words_than_wanted_are_drawn_alike_each_time(kept: Path) -> None:
     runs = [r for r in runs_of(kept) if r.tags["model"] != "minilm"]
     first, again = (compare(runs, 8).words for _ in range(2))
@@ -227,6 +237,9 @@ def test_two_runs_on_the_terminal(kept: Path, capfd: pytest.CaptureFixture[str])
     for text in ("method.name", "ΔΔ", "run 2 less run 1, paired", "Spearman ρ = ", "night – Nacht", "CKA +", "RSA +",
                  "22 shared of 22 and 22", "largest at depths 0 and"):  # fmt: skip
         assert text in said, text
+    assert re.search(r"^differs +setting +run 1 +│ run 2$", said, flags=re.MULTILINE)
+    assert re.search(r"^outcome +run 1 +│ run 2$", said, flags=re.MULTILINE)
+    assert re.search(r"^ +pair +run 1 +run 2 +change$", said, flags=re.MULTILINE)
     assert "germanic_0002" not in said
     assert max(len(line) for line in said.splitlines() if "/" not in line) <= 100
     drawn = [Path(line.strip()) for line in said.split("figures")[-1].strip().splitlines()]
@@ -254,6 +267,27 @@ def test_only_pairs_that_differ_are_listed_as_differing(moved: dict[int, float],
     out = capfd.readouterr().out
     assert said in out
     assert len(re.findall(r"^ +a\d+ – b\d+ ", out, flags=re.MULTILINE)) == listed
+
+
+@pytest.mark.parametrize(
+    ("cognates", "p", "told"),
+    [
+        (10, 0.2, "; Δ differs between the two"),
+        (10, None, "; not called a change: Δ itself has no p-value in both runs"),
+        (
+            4,
+            0.2,
+            "; not called a change: cognates are worth 4 and control pairs 16 independent pairs, and a claim needs",
+        ),
+    ],
+)
+def test_a_change_is_claimed_only_where_delta_can_be_tested(cognates: int, p: float | None, told: str, capfd) -> None:
+    values = [0.1 + 0.02 * i for i in range(20)]
+    others = [v + (0.5 if i < cognates else 0.0) + 0.001 * (i % 3) for i, v in enumerate(values)]
+    runs = [by_hand(name, v, cognates=cognates) for name, v in (("a", values), ("b", others))]
+    runs = [replace(r, metrics={**r.metrics, **({"p": p} if p else {})}) for r in runs]
+    show(compare(runs, 500), ["a", "b"], Report(quiet=False))
+    assert told in " ".join(capfd.readouterr().out.split())
 
 
 def test_a_sweep_is_compared_by_the_beginning_of_its_id(kept: Path, capfd, tmp_path: Path) -> None:
@@ -362,9 +396,13 @@ def test_places_are_told_in_ranges() -> None:
 # ── tables for papers ────────────────────────────────────────────────────────────────────────────────────
 
 
-def by_hand(name: str, values: list[float], similarity: str = "cosine", control: str = "control") -> Recorded:
-    """A run without a store: three cognate pairs, the rest of one control group."""
-    pairs = [Pair(str(i), "cognate" if i < 3 else control, Word(f"a{i}"), Word(f"b{i}")) for i in range(len(values))]
+def by_hand(
+    name: str, values: list[float], similarity: str = "cosine", control: str = "control", cognates: int = 3
+) -> Recorded:
+    """A run without a store: its first pairs are cognates, the rest of one control group."""
+    pairs = [
+        Pair(str(i), "cognate" if i < cognates else control, Word(f"a{i}"), Word(f"b{i}")) for i in range(len(values))
+    ]
     keyed = {(p.group, p.a.form, p.b.form, 0): v for p, v in zip(pairs, values, strict=True)}
     pair_set = PairSet("by hand", tuple(pairs), "by hand")
     return Recorded(name, name, {}, {"model": name}, {"delta": 0.1}, similarity, 0, control, pair_set, keyed, None, ())

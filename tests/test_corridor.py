@@ -21,6 +21,8 @@ from safetensors import safe_open
 
 from pairprobe import runner, tracking
 from pairprobe.commands.main import run
+from pairprobe.errors import PairprobeError
+from pairprobe.report import Report
 from pairprobe.tokens import examine
 
 ROOT = Path(__file__).parents[1]
@@ -198,6 +200,39 @@ def test_a_failing_run_is_marked_failed_and_says_why(home: Path, tmp_path: Path,
     assert failed.info.status == "FAILED"
     assert "the model allows" in failed.data.tags["error"]
     assert failed.data.params["method.name"] == "layerwise"  # what was tried is on record
+
+
+def test_a_sweep_says_which_failed_runs_are_in_the_store_and_which_were_never_begun(
+    home: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    file = tmp_path / "long.csv"
+    rows = "".join(f"{'word ' * 600}{i},b{i},{g}\n" for i, g in enumerate(["cognate"] * 2 + ["control"] * 2))
+    file.write_text("word_a,word_b,group\n" + rows, encoding="utf-8")
+    original = runner.plans.earlier
+
+    def gone(store, params, tags):  # what a run needs has gone between the checks and its turn
+        if params["statistics.seed"] == 1:
+            raise PairprobeError("the weights have gone.")
+        return original(store, params, tags)
+
+    monkeypatch.setattr(runner.plans, "earlier", gone)
+    assert run(["-m", "statistics.seed=0,1", "pairs=table", f"pairs.path={file}", "template=bare"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 runs, told above: 1 marked FAILED in MLflow, 1 not begun, so that MLflow has nothing of it" in said
+    assert [r.info.status for r in runs_of(home)] == ["FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "told"),
+    [
+        (["a"], "1 run, told above: marked FAILED in MLflow"),
+        ([None], "1 run, told above: not begun, so that MLflow has nothing of it"),
+        ([None, None], "2 runs, told above: not begun, so that MLflow has nothing of them"),
+    ],
+)
+def test_failed_runs_of_one_kind_are_told_in_one(failed: list[str | None], told: str, capsys) -> None:
+    Report().sweep([], failed, "")
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_words_of_unknown_pieces_are_counted_named_and_left_out_when_told(

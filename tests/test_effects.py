@@ -30,12 +30,18 @@ def test_auc_is_mann_and_whitneys_u(seed: int, ties: bool) -> None:
 
 
 def test_the_interval_of_auc_by_hand() -> None:
-    # cognates 1, 3, 5 and controls 2, 4: placements 0, 1/2, 1 and 2/3, 1/3; A = 1/2
-    # DeLong: var = (1/4)/3 + (1/18)/2 = 1/9; on the logit scale the standard error is (1/3)/(1/4) = 4/3, df 3
-    chance, interval = auc(Sample.of(np.array([[1.0, 3, 5]]), np.array([[2.0, 4]])), 0, 0.95)
-    half = stats.t.ppf(0.975, 3) * 4 / 3
-    assert chance == 0.5
-    assert (interval.low, interval.high) == pytest.approx((1 / (1 + np.exp(half)), 1 / (1 + np.exp(-half))))
+    # cognates 1, 3, 5, 7 and controls 0, 2, 4, 6: placements 1/4, 1/2, 3/4, 1 of either; A = 5/8
+    # DeLong: var = 2 (5/48)/4 = 5/96; on the logit scale the standard error is √(5/96)/(15/64), df 6
+    chance, interval = auc(Sample.of(np.array([[1.0, 3, 5, 7]]), np.array([[0.0, 2, 4, 6]])), 0, 0.95)
+    half = stats.t.ppf(0.975, 6) * np.sqrt(5 / 96) / (15 / 64)
+    assert chance == 5 / 8
+    odds = 5 / 3  # of 5/8
+    assert interval.low == pytest.approx(odds / (odds + np.exp(half)))
+    assert interval.high == pytest.approx(odds / (odds + np.exp(-half)))
+
+
+def test_three_pairs_have_no_interval_of_auc() -> None:
+    assert auc(Sample.of(np.array([[1.0, 3, 5, 7]]), np.array([[0.0, 2, 4]])), 0, 0.95) == (0.75, None)
 
 
 def test_the_variance_of_auc_of_linked_pairs_is_summed_by_cluster() -> None:

@@ -22,7 +22,8 @@ from pairprobe.outcomes import PERHAPS, Interval
 from pairprobe.page import charts, stored, svg
 from pairprobe.page.document import page, page_of_several
 from pairprobe.page.markup import Html, chance, escape, number, tag
-from pairprobe.page.several import names, precision_of
+from pairprobe.page.precision import model_of, precision_of, series
+from pairprobe.page.several import names
 from pairprobe.page.spread import MOST, drawn, specification_curve
 from pairprobe.page.words import ANSWERS, CONTROLS, TERMS, Glossary, plainly
 from pairprobe.records import CONTROLS as KNOWN_CONTROLS
@@ -438,6 +439,17 @@ def test_what_is_undefined_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
     assert "Undefined" in node.by_id("verdict").all("h3")[0].text
 
 
+def test_groups_too_small_for_an_interval_show_none_and_say_why(tmp_path: Path) -> None:
+    found = reported.result(9, 3, full=False)
+    node = parsed(page(run_of(tmp_path, found)))
+    why = found.primary.why_no_interval
+    assert "each group" in why
+    assert f"no interval: {why}" in node.by_id("verdict").text
+    assert "95 % interval" not in node.by_id("verdict").text
+    assert "95 % interval" not in node.by_id("curves").all("figcaption")[0].text
+    assert not [m for m in archive.metrics(found, {}, 0) if "_ci_" in m.key]  # nor has MLflow any
+
+
 def test_tokens_without_an_x_ray_come_from_the_table_of_tokens(tmp_path: Path) -> None:
     found = reported.result(full=False)
     folder = reported.left(tmp_path, found)
@@ -537,6 +549,21 @@ def test_a_picture_is_well_formed_xml(found: Result) -> None:
         ET.fromstring(f"<x>{picture}</x>")
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_no_name_of_a_forest_plot_lies_on_its_zero_line(wide: bool) -> None:
+    rows = [
+        charts.Row(f"a run with a name as long as names of runs can be {i}", 0.01, Interval(-0.1, 0.1)) for i in "ab"
+    ]
+    both = ET.fromstring(f"<x>{charts.forest(rows, 't', 'Δ')}</x>").findall("div")
+    picture = both[0 if wide else 1]
+    (zero,) = [p for p in picture.iter("path") if p.get("class") == "zero"]
+    drawn = [tuple(float(v.split()[1]) for v in part.split("L")) for part in str(zero.get("d")).split("M")[1:]]
+    assert len(drawn) == len(rows)
+    for text in (t for t in picture.iter("text") if t.get("class") in ("row plain", "value")):
+        top, bottom = float(str(text.get("y"))) - 9, float(str(text.get("y"))) + 2
+        assert not any(low < bottom and top < high for low, high in drawn)
+
+
 def test_ticks_are_round_and_within() -> None:
     assert svg.Axis(-0.052, 0.131, 0, 100).ticks(4) == pytest.approx([-0.05, 0.0, 0.05, 0.1])
     assert svg.Axis(0, 6, 0, 100).ticks(6) == [0, 1, 2, 3, 4, 5, 6]
@@ -612,6 +639,47 @@ def test_precision_is_as_rounded_else_as_stored(runs: list[stored.Run]) -> None:
 def test_runs_of_one_precision_have_no_chart_of_it(runs: list[stored.Run]) -> None:
     node = parsed(page_of_several([runs[0], replace(runs[0], id="f" * 32)], "Two runs"))
     assert node.by_id("precision") is None
+
+
+def tagged(run: stored.Run, params: dict[str, str] | None = None, **tags: str) -> stored.Run:
+    return replace(run, params={**run.params, **(params or {})}, tags={**run.tags, **tags})
+
+
+def test_precision_is_asked_of_one_model_and_method_alone(runs: list[stored.Run]) -> None:
+    # as the README's sweep: two models, stored in two formats, by two methods
+    other = tagged(runs[1], checkpoint="ee" * 32, model="llama")
+    assert series([runs[0], other]) == []
+    assert series([runs[0], tagged(runs[1], primary_sha256="ff" * 32, method="static")]) == []
+    assert series([runs[0], tagged(runs[1], {"model.tokenizer": "/another"})]) == []
+    assert parsed(page_of_several([runs[0], other], "Two models")).by_id("precision") is None
+    (told,) = series([other, runs[2], runs[0]])
+    assert [(run.id[0], words) for run, words in told] == [("0", "fp32 (32.00 bits)"), ("2", "nf4")]
+    node = parsed(page_of_several([*runs, tagged(other, {"execution.weights": "as_stored"}), other], "s"))
+    first, second = node.by_id("precision").all("figure")
+    assert "minilm × layerwise × " in first.text
+    assert "template gloss" in first.text
+    assert "llama × layerwise × " in second.text
+
+
+def test_one_model_in_two_files_is_known_by_its_name_on_the_hub(runs: list[stored.Run]) -> None:
+    def stored_as(hub: str, check: str, source: str = "None") -> stored.Run:
+        return tagged(runs[0], {"model.hub": hub, "model.source": source}, checkpoint=check)
+
+    llama = {model_of(stored_as(hub, check)) for check, hub in zip("12345", (
+        "meta-llama/Llama-3.3-70B-Instruct", "RedHatAI/Llama-3.3-70B-Instruct-quantized.w8a8",
+        "x/Llama-3.3-70B-Instruct-AWQ-INT4", "x/Llama-3.3-70B-Instruct-GGUF", "x/Llama-3.3-70B-Instruct-FP8-dynamic",
+    ), strict=True)}  # fmt: skip
+    assert llama == {"llama-3.3-70b-instruct"}
+    assert model_of(stored_as("x/Llama-3.1-70B-Instruct-AWQ", "1")) not in llama
+    assert (
+        model_of(stored_as("meta-llama/Llama-3.3-70B-Instruct", "ab", "/a/folder")) == "ab"
+    )  # which weights, who knows
+
+
+def test_the_dtype_of_the_arithmetic_is_a_precision_too(runs: list[stored.Run]) -> None:
+    two = [tagged(runs[0], computed_in=dtype) for dtype in ("float32", "bfloat16")]
+    (told,) = series(two)
+    assert [w for _, w in told] == [f"fp32 (32.00 bits), computed in {d}" for d in ("float32", "bfloat16")]
 
 
 def test_runs_that_measure_different_things_are_compared_by_g(runs: list[stored.Run]) -> None:

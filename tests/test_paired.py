@@ -23,17 +23,17 @@ def linked(cognate_clusters: list[int], control_clusters: list[int]) -> PairSet:
 
 
 def test_by_hand() -> None:
-    first = np.array([0.5, 0.7, 0.2, 0.4])
-    second = np.array([0.6, 1.0, 0.1, 0.5])
-    found = delta_of_deltas(first, second, pair_set(2, 2), "control")
+    first = np.array([0.5, 0.7, 0.5, 0.7, 0.2, 0.4, 0.2, 0.4])
+    second = np.array([0.6, 1.0, 0.6, 1.0, 0.1, 0.5, 0.1, 0.5])
+    found = delta_of_deltas(first, second, pair_set(4, 4), "control")
     assert found.first == pytest.approx(0.6 - 0.3)
     assert found.second == pytest.approx(0.8 - 0.3)
-    assert found.estimate == pytest.approx(0.2)  # differences 0.1, 0.3 against −0.1, 0.1
-    # without each pair in turn: 0.3, 0.1, 0.1, 0.3; mean 0.2, squares 4 × 0.01, s² = 3/4 × 0.04
-    margin = stats.t.ppf(0.975, 3) * np.sqrt(0.03)
+    assert found.estimate == pytest.approx(0.2)  # differences 0.1, 0.3 twice against −0.1, 0.1 twice
+    # without each pair in turn: 0.2 ± 1/30, four of each; squares 8/900, s² = 7/8 × 8/900
+    margin = stats.t.ppf(0.975, 7) * np.sqrt(7 / 900)
     assert found.ci is not None
     assert (found.ci.low, found.ci.high) == pytest.approx((0.2 - margin, 0.2 + margin))
-    assert (found.n_cognate, found.n_control, found.clusters, found.confidence) == (2, 2, 4, 0.95)
+    assert (found.n_cognate, found.n_control, found.clusters, found.confidence) == (4, 4, 8, 0.95)
 
 
 def test_in_one_cluster_of_each_size_it_is_statsmodels_jackknife_of_a_regression() -> None:
@@ -156,6 +156,25 @@ def test_many_controls_of_few_words_have_no_interval_however_many_cognates_there
     found = delta_of_deltas(first, second, pairs, "control")
     assert (found.ci is not None) == given
     assert ("the control pairs are linked into what is worth" in found.why_no_ci) != given
+
+
+@pytest.mark.parametrize(("n", "m", "given"), [(2, 2, False), (12, 3, False), (3, 12, False), (4, 4, True)])
+def test_groups_of_two_or_three_pairs_have_no_interval_and_it_is_said_why(n: int, m: int, given: bool) -> None:
+    first, second = np.random.default_rng(1).normal(size=(2, n + m))
+    found = delta_of_deltas(first, second, pair_set(n, m), "control")
+    assert (found.ci is not None) == given
+    few = f"{n} cognate pairs" if n < 4 else f"{m} control pairs"
+    assert found.why_no_ci == ("" if given else f"{few}, 4 are due")
+
+
+def test_a_change_is_claimed_of_no_pairs_of_which_delta_could_not_be() -> None:
+    first, second = np.random.default_rng(1).normal(size=(2, 14))
+    published = delta_of_deltas(first, second, PUBLISHED, "control")  # clusters of 2, 2, 2, 2, 1, 1 cognates: 100 / 18
+    assert published.ci is not None
+    assert published.why_no_claim == (
+        "cognates are worth 5.6 and control pairs 4 independent pairs, and a claim needs 5 of each"
+    )
+    assert delta_of_deltas(first, second, pair_set(9, 5), "control").why_no_claim == ""
 
 
 #: Ten cognates that four controls tie together two by two, as in the published pair set: six clusters.

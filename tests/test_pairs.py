@@ -242,11 +242,20 @@ def test_one_error_lists_every_fault_with_its_line(tmp_path):
 
 
 def test_faults_beyond_the_shown_ones_are_counted(tmp_path):
-    file = saved(tmp_path, NEEDED + "a,b,nonsense\n" * (SHOWN + 5))
+    file = saved(tmp_path, NEEDED + ",b,control\n" * (SHOWN + 5) + "c,d,cognate\n" * 2)
     head, *problems = problems_of(file)
     assert head == f"set.csv: {SHOWN + 5} problems in this table of pairs."
     assert len(problems) == SHOWN + 1
     assert problems[-1] == "… and 5 more."
+
+
+def test_a_wrong_group_name_is_one_problem_however_many_rows_it_stands_in(tmp_path):
+    rows = "a,b,cognate\nc,d,cognate\n" + "e,f,controls\n" * 12
+    (problem,) = problems_of(saved(tmp_path, NEEDED + rows))[1:]
+    assert problem == (
+        "12 rows, lines 4, 5, 6, 7, 8 and 7 more: unknown group 'controls'; allowed: cognate, control, same_concept, "
+        "form_matched, shuffled, unrelated. Did you mean 'control'?"
+    )
 
 
 FAULTY = "a,b,cognate\nc,,cognate\n"  # line 3 lacks a word

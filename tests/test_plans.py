@@ -70,11 +70,11 @@ def test_other_plans_are_counted_and_the_first_is_named_with_what_it_asked(store
     found = earlier(store, PARAMS, TAGS)
     assert (found.n, found.first, found.more) == (2, first, False)
     assert found.differ == (
-        "experiment.primary.control was form_matched, is None",
-        "experiment.primary.side was closer, is both",
+        "the verdict's control group was form_matched, is the set's first",
+        "the side expected was closer, is both",
     )
     (said,) = found.said
-    assert said.startswith("2 earlier runs on these pairs and this model asked something else: experiment.primary")
+    assert said.startswith("2 earlier runs on these pairs and this model asked something else: the verdict's control")
     assert first[:8] in said
     assert found.tags["earlier_plans"] == "2"
     assert found.tags["earlier_plans_first"] == first
@@ -189,15 +189,34 @@ def test_a_store_that_says_nothing_or_breaks_stops_no_run() -> None:
 def test_settings_that_no_plan_holds_are_not_named() -> None:
     here = {"tracking.uri": "a", "execution.threads": "1", "statistics.seed": "0", "method._target_": "x"}
     there = {"tracking.uri": "b", "execution.threads": "2", "statistics.seed": "1", "method._target_": "y"}
-    assert differences(here, [there, {**there, "statistics.seed": "2"}]) == ["statistics.seed was 1 or 2, is 0"]
+    assert differences(here, [there, {**there, "statistics.seed": "2"}]) == [
+        "the seed of the statistics was 1 or 2, is 0"
+    ]
 
 
 def test_similarities_are_named_as_wholes_and_their_settings_where_both_have_them() -> None:
     here = {"similarity.cosine.name": "cosine", "similarity.csls.k": "10"}
     there = {"similarity.centred.name": "centred", "similarity.csls.k": "5"}
     assert differences(here, [there]) == [
-        "similarity centred was there", "similarity cosine is new", "similarity.csls.k was 5, is 10",
+        "centred was a similarity too", "cosine is a similarity too now", "k of csls was 5, is 10",
     ]  # fmt: skip
+
+
+def test_another_template_is_one_difference_and_not_its_sentences_too() -> None:
+    here = {"template.name": "bare", "template.pattern": "{word}"}
+    there = {"template.name": "gloss", "template.pattern": "{word}: {gloss}", "template.by_language.Old Norse": "x"}
+    assert differences(here, [there]) == ["the template was gloss, is bare"]
+    assert differences(here, [{**here, "template.pattern": "a {word}"}, there]) == ["the template was gloss, is bare"]
+    assert differences(here, [{**here, "template.pattern": "a {word}"}]) == [
+        "the template's sentence was a {word}, is {word}"
+    ]
+    assert differences(here, [{**here, "template.by_language.Old Norse": "x"}]) == [
+        "the sentence for Old Norse was x, is not set"
+    ]
+
+
+def test_what_is_set_by_a_method_of_ones_own_is_called_as_it_is_written() -> None:
+    assert differences({"method.window": "3"}, [{"method.window": "5"}]) == ["method.window was 5, is 3"]
 
 
 def test_many_differences_are_counted() -> None:
@@ -254,7 +273,7 @@ def test_a_second_question_to_the_same_pairs_is_told_everywhere(
     assert "earlier" not in capfd.readouterr().out
     assert run([*words, "experiment.primary.control=unrelated"]) == 0
     out = " ".join(capfd.readouterr().out.split())
-    said = "1 earlier run on these pairs and this model asked something else: experiment.primary.control was None, is"
+    said = "1 earlier run on these pairs and this model asked something else: the verdict's control group was the set's"
     assert out.count(said) == 2  # before anything is computed, and beside the verdict
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     first, second = client.search_runs(

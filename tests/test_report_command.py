@@ -80,6 +80,16 @@ def test_a_sweep_ends_with_a_page_of_all_its_runs(home: Path, capsys: pytest.Cap
     assert "Runs side by side · 2 runs" in re.sub("<.*?>", "", file.read_text(encoding="utf-8"))
 
 
+def test_the_page_of_a_sweep_is_made_from_the_store_that_its_runs_are_in(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = f"tracking.uri=sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}"
+    assert run(["-m", *WORDS[:2], "template=bare,gloss", *WORDS[3:], elsewhere, "--quiet"]) == 0
+    out, err = said(capsys)
+    assert not err
+    assert "template=gloss" in (home / out.split()[-1]).read_text(encoding="utf-8")
+
+
 def test_a_reproduction_shows_the_plan_it_kept(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*WORDS, "--quiet"]) == 0
     (first,) = recorded(home)

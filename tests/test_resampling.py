@@ -8,9 +8,14 @@ from scipy import stats
 from test_relabelling import normal, sample
 
 from bench.calibration import chains, couples, families, independent, matched, mixture, ring
+from bench.coverage_of_intervals import SHAPES, coverage
 from pairprobe.records import COGNATE, Pair, Word
+from pairprobe.statistics.group_tests import Statistics
 from pairprobe.statistics.resampling import _errors, by_cluster, by_unit, resampled, strata
 from pairprobe.statistics.sample import Sample, effective
+from pairprobe.verdict import COVERAGE, simulated
+
+FAST_INTERVALS = Statistics(resamples=2000)
 
 
 def test_clusters_of_one_group_and_of_both_are_strata() -> None:
@@ -147,3 +152,29 @@ def test_many_controls_of_few_words_have_no_interval_however_many_cognates_there
     found = resampled(one, 0.95, 200, 0)
     assert np.isfinite(found.low[0]) == given
     assert bool(found.words) == given
+
+
+@pytest.mark.parametrize(("n", "m", "given"), [(2, 2, False), (12, 3, False), (3, 12, False), (4, 4, True)])
+def test_groups_of_two_or_three_pairs_have_no_interval(n: int, m: int, given: bool) -> None:
+    pairs = independent(n, m)
+    found = resampled(sample(pairs, normal(pairs)), 0.95, 200, 0)
+    assert np.isfinite(found.low[0]) == given
+    assert bool(found.words) == given
+
+
+#: Simulated intervals of 95 % hold the truth as often as is said, but for chance: one in ten thousand.
+REPEAT, CHANCE = 600, 1e-4
+
+
+@pytest.mark.parametrize(("n", "m", "shape"), [(2, 2, "normal"), (12, 2, "skewed (exponential)"), (30, 3, "normal")])
+def test_what_such_intervals_would_be_is_why_they_have_none(n: int, m: int, shape: str) -> None:
+    held = coverage(shape, n, m, REPEAT, FAST_INTERVALS)
+    assert stats.binom.cdf(round(held * REPEAT), REPEAT, 0.95) < CHANCE
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize(("n", "m"), [*COVERAGE, (5, 5), (6, 5), (12, 5), (60, 5), (400, 5), (15, 12), (80, 15)])
+def test_a_verdict_never_says_that_intervals_hold_the_truth_more_often_than_they_do(n: int, m: int, kind: int) -> None:
+    said = simulated(n, m)[1][kind] / 100
+    held = coverage([*SHAPES][kind], n, m, REPEAT, FAST_INTERVALS)
+    assert stats.binom.cdf(round(held * REPEAT), REPEAT, said) > CHANCE

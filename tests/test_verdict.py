@@ -31,7 +31,7 @@ def test_independent_pairs_far_apart_are_called_closer():
     assert f"p = {1 / 462:.3f}" in found.sentences[0]
     assert "Δ = +0.601" in found.sentences[0]  # 0.745 − 0.144
     assert len(found.beware) == 1
-    assert "for 4 against 4 independent pairs" in found.beware[0]  # the nearest to 6 against 5
+    assert "for 7 against 7 independent pairs" in found.beware[0]  # the nearest to 6 against 5
 
 
 @pytest.mark.parametrize(("n", "m", "warned"), [(20, 20, False), (19, 20, True), (20, 19, True)])
@@ -55,11 +55,11 @@ def test_few_pairs_are_warned_of(n, m, warned):
         (
             60,
             5,
-            "30 against 4 independent pairs held the true Δ 93 times in a hundred where similarities are normal, "
+            "100 against 4 independent pairs held the true Δ 92 times in a hundred where similarities are normal, "
             "and 87",
         ),
-        (200, 12, "50 against 10 independent pairs"),
-        (3, 2, "4 against 4 independent pairs"),
+        (200, 12, "200 against 10 independent pairs"),
+        (7, 6, "7 against 7 independent pairs"),
     ],
 )
 def test_the_warning_quotes_sizes_near_the_runs_own(n, m, told):
@@ -82,7 +82,7 @@ def test_an_interval_by_units_is_told_with_its_own_coverage(apart, units, told):
 
 def test_linked_pairs_are_warned_of_as_the_independent_ones_they_are_worth(apart):
     test, pairs = apart
-    linked = replace(test, effective_cognate=4.2, effective_control=3.9, n_cognate=60, n_control=50)
+    linked = replace(test, effective_cognate=4.2, effective_control=4.1, n_cognate=60, n_control=50)
     assert any("4 against 4 independent pairs" in b for b in verdict(linked, pairs, -1).beware)
 
 
@@ -117,9 +117,11 @@ def test_constant_similarities_have_no_answer():
 
 
 def test_too_few_pairs_for_a_p_cannot_tell_and_say_so():
-    found = said([0.9, 0.8], [0.1, 0.2])
+    # 4 against 4: wholly apart, 2 of 70 relabellings are as far out
+    strict = group_test(HIGH[:4], LOW[:4], Statistics(resamples=200, alpha=0.01))
+    found = verdict(strict, pair_set(4, 4), -1)
     assert found.answer == "cannot tell"
-    assert "no relabelling can give a p-value under 0.33; none is given" in found.sentences[0]
+    assert "no relabelling can give a p-value under 0.029; none is given" in found.sentences[0]
 
 
 def changed(test: GroupTest, **fields: object) -> GroupTest:
@@ -160,7 +162,20 @@ def test_without_an_interval_there_is_no_claim(apart):
     test, pairs = apart
     found = verdict(changed(test, delta_ci=None), pairs, -1)
     assert found.answer == "cannot tell"
-    assert "nothing independent is left to make an interval of" in found.sentences[0]
+    assert "No interval is given" in found.sentences[0]
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 2), (12, 2), (12, 3)])
+def test_groups_of_two_or_three_pairs_claim_nothing_and_say_that_they_are_too_few_for_an_interval(n, m):
+    x, y = drawn(0, n, m, shift=50.0)
+    found = said(x, y)
+    assert found.answer == "cannot tell"
+    assert f"{n} cognate against {m} control pairs; each group needs 4." in found.sentences[0]
+    assert not found.beware  # no coverage of an interval that there is not
+    test = group_test(x, y)
+    at = test.at(-1)
+    assert (at.delta_ci, at.g_ci, at.auc_ci, at.equivalence_p) == (None,) * 4
+    assert at.p == (None if test.smallest_p > 0.05 else pytest.approx(test.smallest_p))  # the test is exact for any
 
 
 def test_a_deciding_sign_is_not_rounded_away(apart):

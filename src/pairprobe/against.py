@@ -29,9 +29,17 @@ def against(
     )
 
 
-def _side(at: DepthTest, alpha: float) -> int:
-    """+1 or −1 where a difference is found, p corrected for depths and similarities; else 0."""
-    p = at.p_max_t if at.p_max_t is not None else at.p
+def _p(at: DepthTest, side: str) -> float | None:
+    """The p by which the primary outcome is judged where `side` was fixed in advance."""
+    return {"both": at.p, "closer": at.p_greater, "farther": at.p_less}[side]
+
+
+def _side(at: DepthTest, side: str, alpha: float) -> int:
+    """+1 or −1 where a difference is found, else 0: by the rule of the primary outcome, its own p and interval.
+
+    Held to a stricter one, as p max-T is, the same finding would count in the verdict and be denied beside it.
+    """
+    p = _p(at, side)
     if p is None or p > alpha or at.delta_ci is None or 0.0 in at.delta_ci:
         return 0
     return 1 if at.delta > 0 else -1
@@ -42,7 +50,7 @@ def _other_tests(tests: Mapping[tuple[str, str], GroupTest], verdict: Verdict, a
     if not claimed and verdict.answer != "no difference":
         return []
     found = {
-        key: (at, _side(at, alpha))
+        key: (at, _side(at, verdict.side, alpha))
         for key, test in tests.items()
         for at in test.depths
         if at.depth == verdict.depth and key != (verdict.similarity, verdict.control)
@@ -54,7 +62,8 @@ def _other_tests(tests: Mapping[tuple[str, str], GroupTest], verdict: Verdict, a
         named: dict[str, str] = {}
         for (similarity, control), (at, found_side) in found.items():
             if found_side == side and (control not in named or similarity == verdict.similarity):
-                p = f"p max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else f"p {p_text(at.p or 0.0)}"
+                p = f"p {p_text(_p(at, verdict.side) or 0.0)}"
+                p += f", max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else ""
                 named[control] = f"{control} ({similarity}, Δ = {signed(at.delta)}, {p})"
         if named:
             said.append(

@@ -116,6 +116,8 @@ def verdict_tags(result: Result) -> dict[str, Any]:
     }
     if result.vectors:
         tags |= {f"vectors.{key}": value for key, value in result.vectors.about.items()}
+    if result.tokens:
+        tags["tokenizer"] = result.tokens.tokenizer
     if result.usage:
         tags |= {
             "device": result.usage.device,

@@ -11,7 +11,6 @@ from pairprobe.outcomes import BY_MEANING, PERHAPS, DepthTest, Interval, Verdict
 from pairprobe.records import Pair, PairSet
 from pairprobe.result import Evidence, Result
 
-HELD = "spelling, tokens and length held equal"
 REPEATED = 3  # pairs that are named
 ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
 
@@ -60,24 +59,30 @@ def objections(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str
         if a.adjusted is None:
             continue
         clear = at.delta_ci is not None and 0.0 not in at.delta_ci
-        what = HELD if a.coefficients else "nothing held equal"
-        within = f" {a.ci}" if a.ci else ""
-        if a.adjusted * a.raw < 0 and (clear or (a.ci is not None and 0.0 not in a.ci)):
+        if a.turned:
             if verdict.claims:  # else `settled` has said it
-                said.append(f"with {what} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)}{within}")
+                said.append(f"with {held(a)} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)} {a.ci}")
         elif clear and a.ci is not None and 0.0 in a.ci:
-            said.append(f"with {what} Δ = {signed(a.adjusted)}{within}: what is left may be nothing")
+            said.append(f"with {held(a)} Δ = {signed(a.adjusted)} {a.ci}: what is left may be nothing")
+        elif clear and a.adjusted * a.raw < 0:
+            said.append(f"with {held(a)} nothing is left of it: Δ = {signed(a.adjusted)}, without an interval")
     if verdict.answer == "no difference":
         said += _nothing_measured(evidence, verdict)
     return tuple(said)
 
 
+def held(a: AdjustedDelta) -> str:
+    """What the model really holds equal: 'edit distance, tokens a and length held equal'."""
+    *most, last = [c.name for c in a.coefficients] or ["nothing"]
+    return f"{', '.join(most)} and {last} held equal" if most else f"{last} held equal"
+
+
 def _turned(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
-    """That Δ has the other sign once adjusted, however unsure either sign is."""
+    """That Δ lies on the other side once adjusted, where its interval says so too: near 0 a sign means nothing."""
     for a in evidence.adjusted:
         here = (a.similarity, a.control, a.depth) == (verdict.similarity, verdict.control, verdict.depth)
-        if here and a.adjusted is not None and a.adjusted * a.raw < 0:
-            yield f"With {HELD} Δ has the other sign: {signed(a.adjusted)}{f' {a.ci}' if a.ci else ''}."
+        if here and a.adjusted is not None and a.turned:
+            yield f"With {held(a)} Δ has the other sign: {signed(a.adjusted)} {a.ci}, where raw Δ = {signed(a.raw)}."
 
 
 def _nothing_measured(evidence: Evidence, verdict: Verdict) -> list[str]:

@@ -83,7 +83,7 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class AdjustedDelta:
-    """Δ at one depth with spelling, tokens and length held equal (least squares, cluster-robust errors).
+    """Δ at one depth with what its coefficients name held equal (least squares, cluster-robust errors).
 
     raw: Δ of the same pairs, unadjusted. adjusted, ci, p: None where they are undefined, and why_not says why.
     dropped: covariate → why it is not in the model. clusters: independent groups of pairs.
@@ -101,6 +101,12 @@ class AdjustedDelta:
     coefficients: tuple[Coefficient, ...] = ()
     dropped: dict[str, str] = field(default_factory=dict)
     why_not: str = ""
+
+    @property
+    def turned(self) -> bool:
+        """Adjusting turns Δ around: it lies on the other side of 0, and so does its whole interval."""
+        other = self.adjusted is not None and self.adjusted * self.raw < 0
+        return other and self.ci is not None and 0.0 not in self.ci
 
 
 @dataclass(frozen=True)
@@ -288,6 +294,7 @@ class DeltaOfDeltas:
 
     estimate: second − first. ci: paired, with linked pairs left out together (statistics.paired); None where it is
     undefined, and why_no_ci says why. clusters: groups of pairs that share no word, concept or cognate set.
+    why_no_claim: why no change may be claimed whatever the interval, for the reason that keeps Δ itself from a claim.
     """
 
     estimate: float
@@ -299,6 +306,7 @@ class DeltaOfDeltas:
     clusters: int
     confidence: float
     why_no_ci: str = ""
+    why_no_claim: str = ""
 
 
 @dataclass(frozen=True)
@@ -321,7 +329,7 @@ class PrecisionEffect:
 
     deltas, corrected, agreement: by depth, as `depths` says. corrected: interval of ΔΔ at a level that allows for all
     roundings compared together (Bonferroni). agreement is empty where the runs have no vectors. changed: depths at
-    which p is at most alpha in one of the two runs only, of the `tested` depths that have a p in both.
+    which p is at most alpha in one of the two runs only, of the depths `tested` that have a p in both.
     """
 
     weights: str
@@ -332,5 +340,5 @@ class PrecisionEffect:
     corrected: tuple[Interval | None, ...]
     agreement: tuple[Agreement, ...]
     changed: tuple[int, ...]
-    tested: int
+    tested: tuple[int, ...]
     alpha: float

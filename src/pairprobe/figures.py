@@ -58,7 +58,8 @@ def delta_by_depth(tests: list[GroupTest], primary_depth: int, file: Path) -> Pa
         low = np.array([t.delta_ci.low if t.delta_ci else np.nan for t in test.depths])
         high = np.array([t.delta_ci.high if t.delta_ci else np.nan for t in test.depths])
         axis.axhline(0, color="0.4", linewidth=0.8)
-        label = f"{100 * test.confidence:g} % interval of Δ"
+        why_none = test.why_no_interval
+        label = f"no interval: {why_none}" if why_none else f"{100 * test.confidence:g} % interval of Δ"
         bands = [t.max_t_band for t in test.depths]
         if len(depth) > 1 and all(bands):
             ends = np.array([(b.low, b.high) for b in bands if b])

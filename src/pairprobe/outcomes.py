@@ -18,6 +18,11 @@ PERHAPS = ", perhaps by form"
 #: The same where the template names what words mean, and only cognates share it.
 BY_MEANING = ", perhaps by meaning"
 
+#: Independent pairs that each group must be worth for an interval of what compares them (decision 5).
+LEAST_WORTH = 4
+#: Independent pairs that each group must be worth for any claim, of Δ or of its change (decision 5).
+CLAIM_WORTH = 5
+
 
 def p_text(p: float) -> str:
     """'= 0.409', or '< 0.001': no relabelling test can say 0.000."""
@@ -143,6 +148,23 @@ class GroupTest:
     def linked(self) -> bool:
         """Whether pairs share words, concepts or cognate sets with others."""
         return 0 < self.clusters < self.n_cognate + self.n_control
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """Of how many independent pairs each group is worth at least."""
+        return self.effective_cognate or self.n_cognate, self.effective_control or self.n_control
+
+    @property
+    def why_no_interval(self) -> str:
+        """Why no depth has an interval of Δ, g or AUC; '' where the groups are large enough for one."""
+        n, m = self.worth
+        if min(n, m) >= LEAST_WORTH:
+            return ""
+        sizes = f"{self.n_cognate} cognate against {self.n_control} {self.control} pairs"
+        if (n, m) == (self.n_cognate, self.n_control):
+            return f"{sizes}; each group needs {LEAST_WORTH}"
+        worth = f"worth {n:.2g} against {m:.2g} independent ones"
+        return f"links make {sizes} {worth}; each group should be worth {LEAST_WORTH}"
 
     @property
     def best(self) -> DepthTest | None:

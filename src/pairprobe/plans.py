@@ -17,6 +17,42 @@ SHOWN = 4  # settings that are named
 SIMILARITY = "similarity."
 #: Beginnings of the settings that primary_sha256 covers, similarities apart.
 HASHED = ("experiment.primary.", "method.", "template.", "tokens.", "statistics.")
+#: What settings are about; others are called as they are written.
+WORDS = {
+    "experiment.primary.similarity": "the verdict's similarity",
+    "experiment.primary.depth": "the verdict's depth",
+    "experiment.primary.control": "the verdict's control group",
+    "experiment.primary.side": "the side expected",
+    "method.pooling": "the pooling of a word's tokens",
+    "method.scope": "what is pooled",
+    "method.special_tokens": "special tokens counted",
+    "method.depths": "the depths measured",
+    "template.name": "the template",
+    "template.pattern": "the template's sentence",
+    "tokens.exclude": "the kinds of pairs left out",
+    "tokens.max_length": "the longest text, in tokens,",
+    "statistics.seed": "the seed of the statistics",
+    "statistics.resamples": "the number of resamples",
+    "statistics.permutations": "the number of relabellings drawn",
+    "statistics.exact_below": "the number of relabellings up to which all are compared",
+    "statistics.confidence": "the level of intervals",
+    "statistics.alpha": "the level of tests, alpha,",
+    "statistics.effect": "the difference whose power is told",
+    "statistics.power": "the power wanted",
+    "statistics.sesoi": "the smallest difference of interest",
+}
+#: What values mean that say it too briefly.
+VALUES = {
+    ("experiment.primary.control", "None"): "the set's first",
+    ("experiment.primary.depth", "-1"): "the last",
+    ("method.depths", "None"): "all",
+    ("tokens.max_length", "None"): "what the model allows",
+    ("tokens.exclude", "[]"): "none",
+    ("method.scope", "span"): "the word's own tokens",
+    ("method.scope", "text"): "the whole text",
+}
+TEMPLATE = "template.name"  # where it differs, the template's sentences are no news
+BY_LANGUAGE = "template.by_language."
 
 
 @dataclass(frozen=True)
@@ -114,22 +150,47 @@ def earlier(store: Store, params: Mapping[str, Any], tags: Mapping[str, Any], pa
 
 
 def differences(here: Mapping[str, str], there: Sequence[Mapping[str, str]]) -> list[str]:
-    """In what a plan differs from others: its settings in words, those of the primary outcome first."""
-
-    def named(params: Mapping[str, str]) -> set[str]:
-        return {key.split(".")[1] for key in params if key.startswith(SIMILARITY)}
-
+    """In what a plan differs from others, each thing once and in words, the primary outcome first."""
     said = []
     for beginning in HASHED:
         keys = {key for params in (here, *there) for key in params if key.startswith(beginning)}
-        for key in sorted(key for key in keys if not key.endswith("._target_")):
-            mine = here.get(key, "not set")
-            theirs = dict.fromkeys(params.get(key, "not set") for params in there)
-            if others := [value for value in theirs if value != mine]:
-                said.append(f"{key} was {' or '.join(others)}, is {mine}")
-    for params in there:
-        for name in sorted(named(params) ^ named(here)):
-            said.append(f"similarity {name} {'was there' if name in named(params) else 'is new'}")
-        alike = {k for k in params if k.startswith(SIMILARITY) and k.split(".")[1] in named(here)}
-        said += [f"{k} was {params[k]}, is {here.get(k, 'not set')}" for k in sorted(alike) if params[k] != here.get(k)]
-    return list(dict.fromkeys(said))
+        keys = {key for key in keys if not key.endswith("._target_")}
+        changed = {key: others for key in keys if (others := _others(key, here, there))}
+        if TEMPLATE in changed:
+            changed = {TEMPLATE: changed[TEMPLATE]}
+        for key in sorted(changed, key=lambda key: ([*WORDS].index(key) if key in WORDS else len(WORDS), key)):
+            before = " or ".join(_value(key, value) for value in changed[key])
+            said.append(f"{_called(key)} was {before}, is {_value(key, here.get(key, 'not set'))}")
+    said += [f"{name} was a similarity too" for name in _similarities(*there) if name not in _similarities(here)]
+    said += [
+        f"{name} is a similarity too now"
+        for name in _similarities(here)
+        if any(name not in _similarities(params) for params in there)
+    ]
+    shared = {key for params in there for key in params if key.startswith(SIMILARITY) and key in here}
+    for key in sorted(shared):
+        if others := _others(key, here, [params for params in there if key in params]):
+            _, name, setting = key.split(".", 2)
+            said.append(f"{setting} of {name} was {' or '.join(others)}, is {here[key]}")
+    return said
+
+
+def _others(key: str, here: Mapping[str, str], there: Sequence[Mapping[str, str]]) -> list[str]:
+    """Values that the others had in place of this plan's, each once."""
+    values = dict.fromkeys(params.get(key, "not set") for params in there)
+    return [value for value in values if value != here.get(key, "not set")]
+
+
+def _called(key: str) -> str:
+    if key.startswith(BY_LANGUAGE):
+        return f"the sentence for {key.removeprefix(BY_LANGUAGE)}"
+    return WORDS.get(key, key)
+
+
+def _value(key: str, value: str) -> str:
+    return VALUES.get((key, value), {"True": "yes", "False": "no", "None": "not set"}.get(value, value))
+
+
+def _similarities(*plans: Mapping[str, str]) -> list[str]:
+    """Names of the similarities of any of the plans."""
+    return sorted({key.split(".")[1] for params in plans for key in params if key.startswith(SIMILARITY)})

@@ -227,7 +227,10 @@ def planned(estimate: Estimate, checkpoint: Any, kept: tuple[int, int] | None = 
         memory,
     ]
     if estimate.passes > 1:
-        parts.append(f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once")
+        parts.append(
+            f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once "
+            f"({gigabytes(estimate.once)} would do it in one)"
+        )
     if estimate.seconds is not None:
         parts.append(f"about {duration(estimate.seconds)}")
     some = f"\n{n} of {texts} texts kept from an earlier run: the others alone are run" if n else ""

@@ -58,11 +58,12 @@ def program() -> str:
 
 
 class Report:
-    """Lines with a label in front. quiet: only the verdict, the run and errors."""
+    """Lines with a label in front. quiet: only the verdict, the run and errors. run_id: None until the store has it."""
 
     def __init__(self, console: Console | None = None, quiet: bool | None = None) -> None:
         self.console = console or _Unbroken(width=WIDTH, highlight=False, soft_wrap=True)
         self.quiet = bool(os.environ.get(QUIET)) if quiet is None else quiet
+        self.run_id: str | None = None
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,6 +244,8 @@ class Report:
         if every > 1:
             self.line("", f"one depth in {every} is shown; all are in the run")
         self.line("tests", _relabelled(test, " ".join(verdict.sentences)))
+        if test.why_no_interval:
+            self.line("", f"no intervals: {test.why_no_interval}")
         self.line(
             "",
             f"power for d = {test.effect:g}: {100 * test.power:.0f} % · "
@@ -262,8 +265,11 @@ class Report:
         if at.equivalence_p is not None:
             self.line("", f"equivalence, |Δ| under {test.sesoi:g} standard deviations: p {p_text(at.equivalence_p)}")
 
-    def sweep(self, finished: list[tuple[Any, str]], failed: int, sweep_id: str) -> None:
-        """One line per run of a sweep, once all are done: what was swept, and what came out."""
+    def sweep(self, finished: list[tuple[Any, str]], failed: list[str | None], sweep_id: str) -> None:
+        """One line per run of a sweep, once all are done: what was swept, and what came out.
+
+        failed: ids of the runs that an error ended, None for each that had not begun.
+        """
         self.plain("")
         for i, (run, swept) in enumerate(finished):
             result = run.result
@@ -271,8 +277,7 @@ class Report:
             head = counted(len(finished), "run") if i == 0 else ""
             self.line(head, f"{run.run_id[:8]} {swept or run.name}: {short}: {result.verdict.answer}", always=True)
         if failed:
-            said = f"{counted(failed, 'run')}, told above and marked FAILED"
-            self.line("failed", said, style="bold red", always=True)
+            self.line("failed", _failed(failed), style="bold red", always=True)
         if sweep_id and len(finished) > 1:
             self.line("compare", f"python run.py compare --sweep {sweep_id}", always=True)
 
@@ -288,6 +293,16 @@ def shortened(file: Path) -> str:
     """A path as one would type it here: from the current folder where the file lies under it, else whole."""
     here = Path.cwd()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+
+def _failed(runs: list[str | None]) -> str:
+    recorded = len([run for run in runs if run is not None])
+    never = len(runs) - recorded
+    said = f"{counted(len(runs), 'run')}, told above: "
+    if not never:
+        return said + "marked FAILED in MLflow"
+    missing = "not begun, so that MLflow has nothing of " + ("it" if never == 1 else "them")
+    return said + (f"{recorded} marked FAILED in MLflow, {never} {missing}" if recorded else missing)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -363,7 +378,8 @@ def _beside(result: Result) -> Iterator[str]:
         against = "" if test.control == first.control else f" against {test.control}"
         at = test.at(result.verdict.depth)
         p = f", p max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else ""
-        yield f"{test.similarity}{against}: {_short(replace(at, p=None))}{p}"
+        why = f" ({test.why_no_interval})" if test.why_no_interval and test.control != first.control else ""
+        yield f"{test.similarity}{against}: {_short(replace(at, p=None))}{p}{why}"
     rest = others[len(shown) :]
     if rest:
         found = sum((t.at(result.verdict.depth).p_max_t or 1.0) <= t.alpha for t in rest)

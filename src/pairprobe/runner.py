@@ -45,8 +45,7 @@ def run(
     anew: compute everything, even what earlier runs have kept. name: of the run, else the job's own.
 
     Raises:
-        PairprobeError: any of its kinds; once the run exists in MLflow it is marked FAILED, or KILLED when
-            the process was interrupted.
+        PairprobeError: any of its kinds; once MLflow has the run, it is marked FAILED, or KILLED by an interrupt.
     """
     began = time.perf_counter()
     provenance.reset_peak_memory()
@@ -69,6 +68,7 @@ def run(
     for text in earlier.said:
         show.line("earlier", text, style="bold yellow")
     with store.start(job.tracking.experiment, name or job.name, params, {**tags, **earlier.tags}) as record:
+        show.run_id = record.run_id
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)

@@ -155,7 +155,8 @@ def tokenise(tokenizer: Any, texts: Texts) -> Tokens:
                 unknown=unknown,
             )
         )
-    return Tokens(texts, tuple(of), type(tokenizer).__name__, _altered(tokenizer, texts), _parts(texts))
+    made_by = f"{type(tokenizer).__name__}, {len(tokenizer)} tokens"
+    return Tokens(texts, tuple(of), made_by, _altered(tokenizer, texts), _parts(texts))
 
 
 def _parts(texts: Texts) -> IntArray | None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 
-from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Verdict, p_text, signed
+from pairprobe.outcomes import CLAIM_WORTH, PAIRS_RELABELLED, DepthTest, GroupTest, Verdict, p_text, signed
 from pairprobe.records import PairSet
 
 FEW = 20  # pairs in a group; below, intervals of skewed similarities hold the truth too rarely (decision 5)
-LEAST = 4  # independent pairs that each group of linked pairs must be worth for an interval (decision 13)
 FEW_UNITS = 8  # below, so are intervals by units (decision 13)
-CLAIMED = 5  # independent pairs that each group must be worth for any claim (decision 5)
 MOVED = 0.5  # share of each group's pairs that relabelling must be able to move for a claim of difference (decision 13)
 #: Groups of fewer than FEW pairs whose sizes and standard deviations differ by more than these ratios: no claim.
 SIZES, SPREADS = 1.2, 1.5
 #: Cognate + control pairs → how often simulated 95 % intervals hold the truth, per cent, where similarities are normal
 #: and where they are skewed (exponential): python -m bench.coverage_of_intervals.
 COVERAGE = {
-    (4, 4): (94, 96), (10, 4): (93, 91), (30, 4): (93, 87), (10, 10): (95, 93), (20, 8): (95, 91), (50, 10): (94, 92),
+    (4, 4): (94, 96), (10, 4): (93, 91), (30, 4): (93, 87), (100, 4): (92, 87), (7, 7): (95, 94), (40, 7): (94, 90),
+    (150, 7): (95, 89), (10, 10): (95, 93), (20, 8): (95, 91), (50, 10): (94, 92), (200, 10): (94, 92),
 }  # fmt: skip
 
 
@@ -58,11 +57,12 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
         )
     controls = _plural(test.control)
     if at.delta_ci is None:
+        said = f"; {said}" if p is not None else ""
         return say(
             "cannot tell",
             f"Cannot tell. Cognates and {controls} differ by Δ = {signed(at.delta)} in {test.similarity} at the "
-            "primary depth, but the pairs are so linked that nothing independent is left to make an interval of"
-            + _groups_worth(test, LEAST),
+            f"primary depth{said}. No interval is given, since one of so few would hold the true Δ more rarely than it "
+            f"says: {test.why_no_interval or 'nothing that is independent varies'}.",
         )
     interval = f"{100 * test.confidence:g} % interval {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
     measured = f"Δ = {signed(at.delta)} ({interval}) in {test.similarity}"
@@ -70,7 +70,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
     bound = test.sesoi * _pooled(test, at)
     equivalent = at.equivalence_p is not None and at.equivalence_p <= test.alpha
     inside = -bound < at.delta_ci.low and at.delta_ci.high < bound
-    enough = min(_worth(test)) >= CLAIMED
+    enough = min(test.worth) >= CLAIM_WORTH
     ruled_out = (
         f"one as large as {test.sesoi:g} standard deviations, here {bound:.3g}, is ruled out (two one-sided tests, p "
         f"{p_text(at.equivalence_p or 0.0)})"
@@ -108,7 +108,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
         elif 0.0 not in at.delta_ci:
             why = f"The interval does not hold 0, but the test ({said}) does not confirm it. "
         elif equivalent and not enough:
-            why = f"The test of equivalence is not enough{_groups_worth(test, CLAIMED)} "
+            why = f"The test of equivalence is not enough{_groups_worth(test, CLAIM_WORTH)} "
         elif equivalent and not inside:
             why = f"The test of equivalence and the interval, which reaches beyond ±{bound:.3g}, disagree. "
         else:
@@ -156,9 +156,9 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
 
 def _held_back(test: GroupTest, at: DepthTest) -> str:
     """Why p and an interval that agree are not enough for a claim here, '' where they are."""
-    n, m = _worth(test)
-    if min(n, m) < CLAIMED:
-        return f"the evidence is not enough{_groups_worth(test, CLAIMED)}"
+    n, m = test.worth
+    if min(n, m) < CLAIM_WORTH:
+        return f"the evidence is not enough{_groups_worth(test, CLAIM_WORTH)}"
     moved = [(test.moved_cognate, test.n_cognate, "cognate"), (test.moved_control, test.n_control, test.control)]
     for count, size, name in moved:
         if count is not None and count < MOVED * size:
@@ -177,7 +177,7 @@ def _held_back(test: GroupTest, at: DepthTest) -> str:
 
 
 def _groups_worth(test: GroupTest, least: int) -> str:
-    n, m = _worth(test)
+    n, m = test.worth
     return (
         f": cognates are worth {_size(n)} and {test.control} pairs {_size(m)} independent pairs, and each group "
         f"should be worth {least}."
@@ -223,10 +223,9 @@ def _linked(test: GroupTest, pairs: PairSet) -> list[str]:
 def _few(test: GroupTest) -> list[str]:
     """How far an interval of so few pairs may be trusted, by the simulated sizes nearest to these.
 
-    Nearest by the ratios of the smaller group, which matters most and counts twice, and of the larger group to the
-    simulated ones; linked pairs count as the independent ones they are worth.
+    Linked pairs count as the independent ones they are worth.
     """
-    n, m = _worth(test)
+    n, m = test.worth
     if min(n, m) >= FEW:
         return []
     if test.resampled == "units":
@@ -237,13 +236,7 @@ def _few(test: GroupTest) -> list[str]:
             f"95 % intervals of so {'few' if few_units else 'many'} held the true Δ {'84' if few_units else '93'} to "
             f"{'94' if few_units else '100'} times in a hundred."
         ]
-    few, many = sorted((n, m))
-
-    def far(size: tuple[int, int]) -> float:
-        return 2 * abs(math.log(few / min(size))) + abs(math.log(many / max(size)))
-
-    size = min(COVERAGE, key=far)
-    normal, skewed = COVERAGE[size]
+    size, (normal, skewed) = simulated(n, m)
     return [
         f"with fewer than {FEW} pairs in a group the interval leans on how similarities are spread: simulated 95 % "
         f"intervals for {max(size)} against {min(size)} independent pairs held the true Δ {normal} times in a hundred "
@@ -251,13 +244,22 @@ def _few(test: GroupTest) -> list[str]:
     ]
 
 
-def _worth(test: GroupTest) -> tuple[float, float]:
-    """Of how many independent pairs each group is worth at least."""
-    return test.effective_cognate or test.n_cognate, test.effective_control or test.n_control
+def simulated(n: float, m: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The sizes in COVERAGE nearest to groups of n and m independent pairs, LEAST_WORTH or more, and what it says.
+
+    Nearest by the ratios of the smaller group, which matters most and counts twice, and of the larger group.
+    """
+    few, many = sorted((n, m))
+
+    def far(size: tuple[int, int]) -> float:
+        return 2 * abs(math.log(few / min(size))) + abs(math.log(many / max(size)))
+
+    size = min(COVERAGE, key=far)
+    return size, COVERAGE[size]
 
 
 def _supposed(test: GroupTest) -> str:
-    n, m = _worth(test)
+    n, m = test.worth
     if not test.linked:
         return "independent pairs"
     return f"linked pairs taken for {n:.3g} against {m:.3g} independent ones"

@@ -17,7 +17,10 @@ from pairprobe.statistics.across import LEAST, Agreement, Depths, agreement, deb
 from pairprobe.statistics.paired import delta_of_deltas
 
 HIDDEN = ("tracking.uri", "experiment.question")  # say nothing that other keys do not
-TAGS = ("pairs_sha256", "checkpoint", "git_commit", "device")
+TAGS = (
+    "pairs_sha256", "checkpoint", "checkpoint_stored_as", "checkpoint_bits_per_weight", "tokenizer", "computed_in",
+    "git_commit", "device",
+)  # fmt: skip
 Array = npt.NDArray[np.float64]
 
 

@@ -46,15 +46,18 @@ def _differing(found: Comparison, report: Report) -> None:
     if not found.differing:
         report.line("differs", "nothing that was recorded: the same settings, versions, data and weights", always=True)
     width = max([len(d.key) for d in found.differing], default=0) + 2
+    beside = len(found.runs) <= SIDE_BY_SIDE
+    if found.differing and beside:
+        report.line("differs", "setting".ljust(width) + _heads(found.runs, width), always=True)
     for i, d in enumerate(found.differing):
-        if len(found.runs) <= SIDE_BY_SIDE:
+        if beside:
             text = d.key.ljust(width) + _cells(d.values, width)
         else:
             text = d.key.ljust(width) + " · ".join(
                 f"{_cut(value)}: {_numbers([k for k, v in enumerate(d.values, start=1) if v == value])}"
                 for value in dict.fromkeys(d.values)
             )
-        report.line("differs" if i == 0 else "", text, always=True)
+        report.line("differs" if i == 0 and not beside else "", text, always=True)
 
 
 def _outcomes(runs: Sequence[Recorded], report: Report) -> None:
@@ -72,8 +75,9 @@ def _outcomes(runs: Sequence[Recorded], report: Report) -> None:
     if not any(r.number("auc") is not None for r in runs):
         del columns["AUC"]
     if len(runs) <= SIDE_BY_SIDE:
+        report.line("outcome", " " * 12 + _heads(runs, 12), always=True)
         for key, of in columns.items():
-            report.line("outcome" if key == "Δ" else "", key.ljust(12) + _cells([of(r) for r in runs], 12), always=True)
+            report.line("", key.ljust(12) + _cells([of(r) for r in runs], 12), always=True)
         return
     shown = [key for key in columns if key not in ("g interval", "at")]
     cells = [["run", *shown], *([str(i), *(columns[k](r) for k in shown)] for i, r in enumerate(runs, start=1))]
@@ -90,17 +94,21 @@ def _changed(found: Comparison, report: Report) -> None:
         of = "" if len(found.runs) == 2 else f"of run {_numbers(which)} less run 1 "
         report.line("ΔΔ", f"{of}is not given: {reason}", always=True)
     for i, c in enumerate([c for c in found.changed if c.found is not None]):
-        report.line("ΔΔ" if i == 0 else "", _delta_of_deltas(c), always=True)
+        report.line("ΔΔ" if i == 0 else "", _delta_of_deltas(c, found.runs), always=True)
 
 
-def _delta_of_deltas(changed: Changed) -> str:
+def _delta_of_deltas(changed: Changed, runs: Sequence[Recorded]) -> str:
     d = changed.found
     assert d is not None
+    tested = all(runs[k].number("p") is not None for k in (changed.first, changed.second))
+    untested = d.why_no_claim or ("" if tested else "Δ itself has no p-value in both runs")
     interval = f"{100 * d.confidence:g} % interval {d.ci}" if d.ci else f"no interval: {d.why_no_ci}"
     pairs = f"{d.n_cognate} / {d.n_control} pairs in {d.clusters} unlinked group{'s' * (d.clusters != 1)}"
     said = ""
-    if d.ci is not None:
-        said = "; it holds 0: no change shown" if 0.0 in d.ci else "; Δ differs between the two"
+    if d.ci is not None and 0.0 in d.ci:
+        said = "; it holds 0: no change shown"
+    elif d.ci is not None:
+        said = f"; not called a change: {untested}" if untested else "; Δ differs between the two"
     which = f"run {changed.second + 1} less run {changed.first + 1}"
     return f"{signed(d.estimate)}, {which}, paired, {interval}{said} · {pairs}"
 
@@ -147,6 +155,8 @@ def _pairs(found: Comparison, report: Report) -> None:
     report.line("", f"{what}, each at its run's primary depth ({depths})", always=True)
     width = min(44, max(cell_len(_words_of(s.pair)) for s in shown)) + 2
     most = (WIDTH - LABEL - width) // 8 - 1
+    heads = "".join(f"{f'run {i + 1}':>8}" for i in range(len(shown[0].values[:most])))
+    report.line("", _fit("pair", width) + heads + ("  change" if len(found.runs) == 2 else ""), always=True)
     for s in shown:
         name = _fit(_words_of(s.pair), width)
         values = "".join(f"{signed(v):>8}" if v < 0 else f"{v:8.3f}" for v in s.values[:most])
@@ -261,6 +271,10 @@ def _numbers(places: Sequence[int]) -> str:
         else:
             parts.append([n])
     return ", ".join(f"{p[0]}–{p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts)
+
+
+def _heads(runs: Sequence[Recorded], taken: int) -> str:
+    return _cells([f"run {i}" for i in range(1, len(runs) + 1)], taken)
 
 
 def _cells(values: Sequence[str], taken: int) -> str:

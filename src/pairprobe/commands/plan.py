@@ -91,6 +91,12 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     for estimate in found:
         if estimate.problem:
             show.line(f"  {estimate.execution}", estimate.problem)
+        elif estimate.passes > 1:
+            show.line(
+                f"  {estimate.execution}",
+                f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once: of the "
+                f"{gigabytes(estimate.may)} it may use; {gigabytes(estimate.once)} would do it in one",
+            )
     show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
     _to_download(show, job, plan)
     if plan.kept is not None:

@@ -145,6 +145,14 @@ def _said(
         if delta.ci is None or corrected is None:
             sentences.append(f"{weights}: how far Δ changes has no interval: {delta.why_no_ci}.")
             continue
+        untested = delta.why_no_claim or ("" if depth in found[0].tested else "Δ of these pairs has no p-value")
+        if untested:
+            holds = "holds 0" if 0.0 in delta.ci else "does not hold 0"
+            sentences.append(
+                f"{weights}: ΔΔ = {signed(delta.estimate, 4)}, and its interval {holds}; whether Δ changes is not told "
+                f"from so little: {untested}."
+            )
+            continue
         if 0.0 in delta.ci:
             far = max(-delta.ci.low, delta.ci.high)
             sentences.append(
@@ -160,7 +168,7 @@ def _said(
     turned = [f"{w}: '{answer}' → '{o.result.verdict.answer}'" for w, o in others.items()
               if o.result.verdict.answer != answer]  # fmt: skip
     sentences.append(f"The verdict changes with {'; '.join(turned)}." if turned else "The verdict is the same in all.")
-    counts = [(w, sum(len(e.changed) for e in f), sum(e.tested for e in f)) for w, f in effects.items()]
+    counts = [(w, sum(len(e.changed) for e in f), sum(len(e.tested) for e in f)) for w, f in effects.items()]
     if any(tested for _, _, tested in counts):
         alpha = next(iter(effects.values()))[0].alpha
         each = ", ".join(f"{w} {n}" for w, n, _ in counts)

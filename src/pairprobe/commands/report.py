@@ -51,9 +51,9 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def of_sweep(run_id: str) -> Path:
-    """Write the page of the sweep that a run belongs to, beside its jobs' folders; where it lies."""
-    store = Store(uri_of(None, home()), home())
+def of_sweep(run_id: str, uri: str | None) -> Path:
+    """Write the page of the sweep of a run in the store at `uri` beside the jobs' folders; where it is."""
+    store = Store(uri_of(uri, home()), home())
     run = store.find(run_id)
     name, runs = store.sweep(run.data.tags["sweep_id"])
     target = home() / "mlruns" / "sweeps" / name / archive.REPORT

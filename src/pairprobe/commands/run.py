@@ -34,13 +34,14 @@ OURS = {  # Hydra's flags that this program does not follow, and what it has in 
 @dataclass
 class Done:
     """What has become of the jobs. names: plain names of all that could be foreseen; finished: each run and what of
-    its settings was swept, as `method=static template=bare`; jobs: each run beside its job."""
+    its settings was swept, as `method=static template=bare`; jobs: each run beside its job; failed: of each job that
+    ended in an error the id of its run, None where it had not begun, so that the store has none."""
 
     overrides: list[str]
     names: list[str] = field(default_factory=list)
     finished: list[tuple[Any, str]] = field(default_factory=list)
     jobs: list[tuple[Job, Any]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failed: list[str | None] = field(default_factory=list)
     sweep_id: str = ""
 
     def name(self, plain: str, swept: str) -> str:
@@ -62,12 +63,13 @@ def main(words: list[str]) -> int:
         if not showing:
             _preflight_all(jobs)
     _hand_to_hydra(_for_hydra(args), done)
-    if len(done.finished) + len(done.failures) > 1:
-        Report().sweep(done.finished, len(done.failures), done.sweep_id)
+    if len(done.finished) + len(done.failed) > 1:
+        Report().sweep(done.finished, done.failed, done.sweep_id)
         _compare_precisions(done.jobs)
         if len(done.finished) > 1:
-            _page_of_sweep(done.finished[0][0].run_id)
-    return 1 if done.failures else 0
+            job, run = done.jobs[0]
+            _page_of_sweep(run.run_id, job.tracking.uri)
+    return 1 if done.failed else 0
 
 
 def _compare_precisions(finished: list[tuple[Job, Any]]) -> None:
@@ -213,30 +215,33 @@ def _task(config: DictConfig, done: Done) -> str | None:
         tags |= {"sweep_id": done.sweep_id, **({"swept": swept} if swept else {})}
         if hydra_config.job.num:
             Report().plain("")
+    show = Report()
     try:
         job = build(config)
-        run = runner.run(job, Report(), folder, tags, name=done.name(job.name, swept))
+        run = runner.run(job, show, folder, tags, name=done.name(job.name, swept))
         done.finished.append((run, swept))
         done.jobs.append((job, run))
         return run.run_id
     except PairprobeError as error:
         for_errors().error(error)
-        done.failures.append(str(error))
     except Exception as error:
         report = folder / "traceback.txt"
         report.write_text(traceback.format_exc(), encoding="utf-8")
         for_errors().error(unexpected(error, report))
-        done.failures.append(str(error))
+    done.failed.append(show.run_id)
     return None
 
 
-def _page_of_sweep(run_id: str) -> None:
-    """report.html of the sweep that this run is of, beside its job folders, where its runs are in one store."""
+def _page_of_sweep(run_id: str, uri: str | None) -> None:
+    """report.html of the sweep that this run is of, beside its job folders, where its runs are in one store.
+
+    uri: tracking.uri of that run.
+    """
     from pairprobe.commands import report
     from pairprobe.report import shortened
 
     try:
-        file = report.of_sweep(run_id)
+        file = report.of_sweep(run_id, uri)
     except PairprobeError as error:  # the runs themselves are recorded
         for_errors().error(error, "report")
         return

@@ -112,9 +112,10 @@ class _Slice:
         return getattr(self._weight, name)
 
 
-def total_seconds(read_bytes: int, rate: Rates, compute: float, passes: int) -> float:
-    """Reading and computing overlap; the longer of the two counts, and building the model."""
-    return max(read_bytes * passes / rate.read, compute) + 1.0
+def total_seconds(read_bytes: int, rate: Rates, compute: float, passes: int, building: float) -> float:
+    """Reading and computing overlap; the longer of the two counts, and `building` the model, which each pass does anew
+    and the first one with all that it imports."""
+    return max(read_bytes * passes / rate.read, compute) + 1.0 + building * (passes - 1)
 
 
 def whole_seconds(checkpoint: Checkpointed, tokens: int, device: str, dtype: str) -> float:

@@ -167,7 +167,13 @@ class Streamed:
                 rate = reading_rate(tensors, checkpoint.to_come)
                 count = sum(len(of.batches) for of in wanted.passes)
                 compute = computing_seconds(stream.layers, sum(of.computed for of in wanted.passes), count, workshop)
-            seconds = total_seconds(reads, rate, compute, len(wanted.passes))
+            building = 0.0
+            if len(wanted.passes) > 1:
+                forget()
+                start = time.perf_counter()
+                self._stream(checkpoint)
+                building = time.perf_counter() - start
+            seconds = total_seconds(reads, rate, compute, len(wanted.passes), building)
         short = limits.short(wanted.host, wanted.gpu)
         return Estimate(
             self.name, device, dtype, reads * len(wanted.passes), wanted.host, wanted.gpu, seconds, len(wanted.passes),

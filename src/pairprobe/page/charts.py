@@ -117,10 +117,11 @@ def forest(rows: Sequence[Row], title: str, axis_name: str, hold: Sequence[float
         ends = [e for r in rows if r.interval for e in (r.interval.low, r.interval.high)]
         low, high = reach([*(r.value for r in rows), *ends], hold=hold)
         x = Axis(low, high, 12, width - 12)
-        shapes: list[Html] = [strokes([((x(h), 4), (x(h), height - BOTTOM))], "zero") for h in hold[:1]]
+        lines = [8 + step * (i + 1) - 12 for i in range(len(rows))]
+        # beside each row's line alone: names are written above it, and would lie on the zero line
+        shapes: list[Html] = [strokes([((x(h), y - 8), (x(h), y + 14)) for y in lines], "zero") for h in hold[:1]]
         room = int((width - (190 if wide else 24)) / 6.3)
-        for i, row in enumerate(rows):
-            y = 8 + step * (i + 1) - 12
+        for row, y in zip(rows, lines, strict=True):
             kind = "strong" if row.strong else "plain"
             name = row.name if len(row.name) <= room else row.name[: room - 1] + "…"
             shapes.append(label(12, y - (11 if wide else 27), name, "start", f"row {kind}"))

@@ -66,7 +66,9 @@ def curves(run: Run, words: Glossary) -> Html:
 
 def legend(test: GroupTest) -> Html:
     """What the strokes and bands of a curve are, each beside a sample of it."""
-    samples: list[tuple[str, str]] = [("key-line", "Δ"), ("key-band", f"{100 * test.confidence:g} % interval")]
+    samples: list[tuple[str, str]] = [("key-line", "Δ")]
+    if not test.why_no_interval:
+        samples.append(("key-band", f"{100 * test.confidence:g} % interval"))
     if any(at.max_t_band for at in test.depths):
         family = f", {test.family} tests together" if test.family > 1 else ""
         samples.append(("key-maxt", f"not significant at {test.alpha:g}, corrected (max-T{family})"))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from pairprobe import __version__
-from pairprobe.page import curves, doubts, material, opening, origin, several
+from pairprobe.page import curves, doubts, material, opening, origin, precision, several
 from pairprobe.page.markup import Html, code, join, paragraph, tag
 from pairprobe.page.stored import Run
 from pairprobe.page.words import Glossary
@@ -53,7 +53,7 @@ def page_of_several(runs: Sequence[Run], title: str, unfinished: Sequence[tuple[
     words = Glossary()
     sections = [
         several.summary(runs, unfinished, words),
-        several.precision(runs, words),
+        precision.precision(runs, words),
         several.cards(runs, words),
     ]
     questions = list(dict.fromkeys(r.question for r in runs))

@@ -95,7 +95,7 @@ def confounds(run: Run, words: Glossary) -> Html | None:
         return None
     parts: list[Child] = []
     if adjusted:
-        parts += [tag("h3", "Δ with spelling, tokens and length held equal"), words.explain("adjusted Δ")]
+        parts += [tag("h3", "Δ with other things held equal"), words.explain("adjusted Δ")]
         rows: list[Row] = []
         here = [a for a in adjusted if a.depth == run.verdict.depth]
         for a in here:

@@ -54,7 +54,9 @@ def card(run: Run, heading: str = "h3") -> Html:
         paragraph(meaning, kind="meaning") if meaning else None,
         tag(
             "p", tag("span", "Δ = ", number(at.delta, sign=True), class_="delta"),
-            tag("span", f"{level} interval ", within(at.delta_ci), class_="beside"), class_="measured",
+            tag("span", f"{level} interval ", within(at.delta_ci), class_="beside")
+            if not test.why_no_interval else tag("span", f"no interval: {test.why_no_interval}", class_="beside"),
+            class_="measured",
         ),
         tag("figure", charts.interval_bar(at, level), class_="bar"),
         facts(rows, "facts beside-each-other"),

@@ -23,7 +23,6 @@ from pairprobe.page.markup import (
     within,
 )
 from pairprobe.page.opening import card, plans_compared
-from pairprobe.page.precision import AtPrecision, by_precision
 from pairprobe.page.stored import Run
 from pairprobe.page.words import Glossary, plural
 
@@ -121,53 +120,6 @@ def _plans(runs: Sequence[Run], known: Sequence[str]) -> Html:
                 )
             )
     return join(paragraph("Plans and code:"), bullets(said))
-
-
-def precision_of(run: Run) -> str:
-    """How exact the weights were: as rounded for the run, else as they are stored."""
-    rounded = run.params.get("execution.weights", "as_stored")
-    if rounded not in ("as_stored", "None", ""):
-        return rounded
-    bits = run.tags.get("checkpoint_bits_per_weight")
-    stored = run.tags.get("checkpoint_stored_as", "").split(",")[0]
-    return f"{stored or 'as stored'}" + (f" ({bits} bits)" if bits else "")
-
-
-def precision(runs: Sequence[Run], _words: Glossary) -> Html | None:
-    """Δ by precision, where the runs differ in it and measure the same thing."""
-    alike = [r for r in runs if r.verdict.similarity == runs[0].verdict.similarity and r.tags.get("checkpoint")]
-    alike = [r for r in alike if r.verdict.control == runs[0].verdict.control]
-    if len({precision_of(r) for r in alike}) < 2:
-        return None
-
-    def bits(run: Run) -> float:
-        if run.params.get("execution.weights", "as_stored") not in ("as_stored", "None", ""):
-            return 0.0
-        return float(run.tags.get("checkpoint_bits_per_weight", 0) or 0)
-
-    alike.sort(key=lambda r: -bits(r))
-    points = [AtPrecision(r.tags.get("model", r.name), precision_of(r), r.at.delta, r.at.delta_ci) for r in alike]
-    answers = {r.verdict.answer for r in alike}
-    models = list(dict.fromkeys(p.model for p in points))
-    shapes = ", ".join(f"{charts.SHAPES[i % len(charts.SHAPES)]}: {m}" for i, m in enumerate(models))
-    return section(
-        "Does precision matter?",
-        tag(
-            "figure",
-            by_precision(points, runs[0].verdict.similarity),
-            tag("figcaption", f"Lines: intervals. Markers: {shapes}."),
-        ),
-        paragraph(
-            "The verdict is the same at every precision." if len(answers) == 1
-            else f"The verdicts differ: {'; '.join(f'{precision_of(r)}: {r.verdict.answer}' for r in alike)}."
-        ),
-        paragraph(
-            "Intervals that overlap do not show that precision makes no difference, since all runs use the same pairs; "
-            "that is what the paired interval of ΔΔ is for:"
-        ),
-        command("python run.py compare " + " ".join(r.id[:8] for r in alike[:6])),
-        anchor="precision",
-    )  # fmt: skip
 
 
 def cards(runs: Sequence[Run], words: Glossary) -> Html:

@@ -105,9 +105,9 @@ TERMS = {
     "closest), "
     "and the mean of 1/rank: 1 would be always first.",
     "precision@1": "The share of words whose own partner is the closest of all.",
-    "adjusted Δ": "Δ between pairs that are equal in spelling, tokens and length, as far as a linear model can make "
-    "them "
-    "so. If it is much smaller than the raw Δ, these may be what the raw one shows.",
+    "adjusted Δ": "Δ between pairs that are equal in what is listed as held equal (spelling; tokens, length, script, "
+    "frequency where they are known and differ), as far as a linear model can make them so. If it is much smaller than "
+    "the raw Δ, these may be what the raw one shows.",
     "ρ": "Spearman's rank correlation: 1 where both order the pairs alike, 0 where they have nothing to do with each "
     "other, −1 where they order them in opposite ways.",
     "piece": "What the model's tokenizer cuts a word into. An unknown piece stands for something the model has no "

@@ -23,6 +23,7 @@ COLUMNS = Columns(
 )  # fmt: skip
 ALLOWED = (COGNATE, *CONTROLS)
 SMALLEST_GROUP = 2  # a standard deviation needs two
+LINES_SHOWN = 5  # lines named of a group that there is not
 SHOWN = 25  # problems printed before the rest is only counted
 
 
@@ -58,10 +59,19 @@ class Table:
         pairs: list[Pair] = []
         groups: list[str] = []  # of all rows that could be read, those with problems too
         first_line: dict[str, int] = {}
+        unknown: dict[str, list[int]] = {}  # group that there is not → its lines
+        told_at: dict[str, int] = {}  # the same → its place among the problems, that of its first line
         for number, (line, cells) in enumerate(rows(file, COLUMNS, problems), start=1):
             before = len(problems)
             pair = _pair(cells, line, f"{name}_{number:04d}", problems)
-            groups.append(_meant(text(cells.get("group"))))
+            group = text(cells.get("group"))
+            groups.append(_meant(group))
+            if group not in ALLOWED:
+                unknown.setdefault(group, []).append(line)
+                if group not in told_at:
+                    told_at[group] = len(problems)
+                    problems.append("")
+                pair = None
             if pair is not None and pair.id in first_line:
                 problems.append(f"line {line}: pair_id '{pair.id}' occurs already in line {first_line[pair.id]}.")
             elif pair is not None:
@@ -69,6 +79,8 @@ class Table:
                 pairs.append(pair)
             in_rows += len(problems) - before
         of_groups = _lacking(groups) if in_rows == len(problems) else []  # else what is lacking may be there, unread
+        for group, place in told_at.items():
+            problems[place] = _no_such_group(group, unknown[group])
         if problems or of_groups:
             shown = [*problems[: SHOWN - len(of_groups)], *of_groups]
             problems += of_groups
@@ -117,17 +129,20 @@ def _meant(group: str) -> str:
     return group if group in ALLOWED else next(iter(get_close_matches(group, ALLOWED, n=1)), "")
 
 
+def _no_such_group(group: str, lines: list[int]) -> str:
+    """One sentence for all rows of a group that there is not: it is usually one mistake, made in a whole column."""
+    first = ", ".join(map(str, lines[:LINES_SHOWN]))
+    more = f" and {len(lines) - LINES_SHOWN} more" if len(lines) > LINES_SHOWN else ""
+    where = f"line {first}" if len(lines) == 1 else f"{len(lines)} rows, lines {first}{more}"
+    return f"{where}: unknown group '{group}'; allowed: {', '.join(ALLOWED)}." + nearest(group, ALLOWED)
+
+
 def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) -> Pair | None:
     before = len(problems)
     of = {key: text(cells.get(key)) for key in COLUMNS.known}
     for key in ("word_a", "word_b"):
         if not of[key]:
             problems.append(f"line {line}: {key} is empty.")
-    group = of["group"]
-    if group not in ALLOWED:
-        problems.append(
-            f"line {line}: unknown group '{group}'; allowed: {', '.join(ALLOWED)}." + nearest(group, ALLOWED)
-        )
     score = _number("score", of["score"], line, problems)
     often = [_number(key, of[key], line, problems) for key in ("freq_a", "freq_b")]
     problems += [f"line {line}: a frequency of {f:g} cannot be; allowed: 0 or more." for f in often if f and f < 0]
@@ -135,7 +150,7 @@ def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) ->
         return None
     return Pair(
         id=of["pair_id"] or own_id,
-        group=group,
+        group=of["group"],
         a=Word(of["word_a"], of["gloss_a"], of["lang_a"], of["concept_a"], often[0]),
         b=Word(of["word_b"], of["gloss_b"], of["lang_b"], of["concept_b"], often[1]),
         concept=of["concept"],

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from pairprobe.outcomes import Interval
-from pairprobe.statistics.sample import LEAST, Array, Sample, effective
+from pairprobe.statistics.sample import Array, Sample, effective
 
 
 def pooled_t(x: Array, y: Array) -> Array:
@@ -88,7 +88,7 @@ def auc(sample: Sample, member: int, confidence: float) -> tuple[float, Interval
         by_cluster = np.bincount(links.cluster, weights=influence)
         df = len(by_cluster) - 1.0
         variance = float((by_cluster**2).sum()) * (df + 1) / max(df, 1.0)
-    if df < 1 or (not links.independent and min(sample.worth) < LEAST):
+    if df < 1 or sample.lacking:
         return chance, None
     if not variance > 1e-15 or not 0 < chance < 1:
         n, m = (effective(np.bincount(links.cluster[group])) for group in (first, ~first))

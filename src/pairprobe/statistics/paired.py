@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pairprobe.errors import StatisticsError, between
 from pairprobe.evidence import DeltaOfDeltas
-from pairprobe.outcomes import Interval
+from pairprobe.outcomes import CLAIM_WORTH, LEAST_WORTH, Interval
 from pairprobe.records import COGNATE, PairSet
 from pairprobe.statistics.sample import effective
 from pairprobe.statistics.units import clusters
@@ -23,9 +23,6 @@ from pairprobe.statistics.units import clusters
 Array = npt.NDArray[np.float64]
 #: Fewer clusters have no interval worth printing: with two, Student's t is 12.7.
 LEAST_CLUSTERS = 3
-#: Clusters that linked pairs of either group must be worth, (Σ n)² / Σ n² of their pairs: where sixty controls lay in
-#: two clusters beside sixty free cognates, intervals of 95 % held the truth 82 times in a hundred, in three 87.
-LEAST_WORTH = 4
 #: Differences that are this small, relative to the similarities, are rounding.
 ROUNDING = 1e-12
 
@@ -96,6 +93,7 @@ def deltas_of_deltas(
             clusters=count,
             confidence=confidence,
             why_no_ci=_why(bool(spread[i]), bool(varies[i]), lacking),
+            why_no_claim=_no_claim(cognate, belongs, control),
         )
         for i in range(len(estimates))
     )
@@ -139,11 +137,28 @@ def _lacking(left_out: Array, count: int, control: str) -> str:
 
 
 def _worth_little(cognate: npt.NDArray[np.bool_], belongs: npt.NDArray[np.integer], control: str) -> str:
+    """That a group is worth too few independent pairs, (Σ n)² / Σ n² of its clusters' pairs, '' where it is not.
+
+    Of sixty free cognates and sixty controls in two clusters 95 % intervals held the truth 82 times in a hundred, in
+    three 87; of 30 free cognates against 2 free controls 83 (skewed 76), against 3 89 (84).
+    """
     for group, name in ((cognate, COGNATE), (~cognate, control)):
-        worth = effective(np.bincount(belongs[group]))
-        if worth < min(LEAST_WORTH, int(group.sum())):
+        worth, size = effective(np.bincount(belongs[group])), int(group.sum())
+        if worth == size < LEAST_WORTH:
+            return f"{size} {name} pair{'s' * (size != 1)}, {LEAST_WORTH} are due"
+        if worth < LEAST_WORTH:
             return f"the {name} pairs are linked into what is worth {worth:.2g} independent ones, {LEAST_WORTH} are due"
     return ""
+
+
+def _no_claim(cognate: npt.NDArray[np.bool_], belongs: npt.NDArray[np.integer], control: str) -> str:
+    worth = [effective(np.bincount(belongs[group])) for group in (cognate, ~cognate)]
+    if min(worth) >= CLAIM_WORTH:
+        return ""
+    return (
+        f"cognates are worth {worth[0]:.2g} and {control} pairs {worth[1]:.2g} independent pairs, and a claim needs "
+        f"{CLAIM_WORTH} of each"
+    )
 
 
 def _why(spread: bool, varies: bool, lacking: str) -> str:

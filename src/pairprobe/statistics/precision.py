@@ -70,6 +70,6 @@ def effect(
         corrected=tuple(d.ci for d in corrected),
         agreement=alike,
         changed=tuple(changed),
-        tested=len(both),
+        tested=tuple(a.depth for a, _ in both),
         alpha=before.alpha,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pairprobe.outcomes import LEAST_WORTH
 from pairprobe.records import BoolArray, IntArray
 from pairprobe.statistics.units import Links
 
@@ -17,7 +18,6 @@ Array = npt.NDArray[np.float64]
 TIE = 1e-9  # relabelled statistics this close (relative) to the observed are equal up to rounding
 BLOCK = 4_000_000  # float64 values a block may hold: 32 MB
 FEWEST = 10  # effective clusters; with fewer, units are resampled where there are more of them
-LEAST = 4  # independent pairs that each group of linked pairs must be worth for an interval
 
 
 def effective(weights: npt.NDArray[Any]) -> float:
@@ -85,6 +85,11 @@ class Sample:
                 parts = [unit[:, 0], unit[:, 1], unit.ravel()]
             found.append(min(float(group.sum()), *(effective(np.bincount(part)) for part in parts)))
         return found[0], found[1]
+
+    @property
+    def lacking(self) -> bool:
+        """Either group is worth too little for an interval of anything that compares the groups."""
+        return min(self.worth) < LEAST_WORTH
 
     @property
     def at_once(self) -> int:
