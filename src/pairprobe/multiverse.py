@@ -1,6 +1,6 @@
 """Other ways of measuring the same pairs: templates × poolings from one pass, × similarities × depths.
 
-What the primary outcome says is untouched by it: its own texts run in batches of their own, and its pairs stay.
+What the primary outcome says is untouched by it: its own texts are multiplied by themselves, and its pairs stay.
 """
 
 from __future__ import annotations

@@ -223,7 +223,8 @@ class Tokens:
     """The tokens of `texts`, in the same order; `tokenizer`: the class that made them and how many it knows.
 
     altered: index of a text → its word as the tokenizer's own normaliser rewrote it, where it did. parts: int [texts];
-    texts of different parts share no batch, so that what is run beside them changes no digit of theirs; None: one part.
+    texts of different parts are never multiplied together, so that what is run beside them changes no digit of theirs;
+    None: one part.
     """
 
     texts: Texts

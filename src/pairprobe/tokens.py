@@ -160,7 +160,7 @@ def tokenise(tokenizer: Any, texts: Texts) -> Tokens:
 
 
 def _parts(texts: Texts) -> IntArray | None:
-    """The reference vocabulary in batches of its own: what is measured of the pairs then stays the same, to the last
+    """The reference vocabulary as a part of its own: what is measured of the pairs then stays the same, to the last
     bit, whether it is there or not."""
     if not len(texts.reference):
         return None
