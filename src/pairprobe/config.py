@@ -182,6 +182,15 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
     )
 
 
+def pairs_of(config: DictConfig) -> Any:
+    """Where the pairs come from, of a configuration whose other parts are not looked at. Raises ConfigError."""
+    problems: list[str] = []
+    source, _ = _part("pairs", _plain(config).get("pairs"), None, problems)
+    if problems:
+        raise ConfigError(problems)
+    return source
+
+
 def schema_of(key: str, node: Mapping[str, Any]) -> type:
     """The dataclass that a group's `_target_` names. Raises ConfigError where it names none."""
     target = str(node.get("_target_") or "")
