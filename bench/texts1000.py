@@ -5,10 +5,12 @@ See `ways.products_alone`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from bench import large, material, ways
-from bench.case import Answers, Case, Clock, Rival, Sample
+from bench.case import Answers, Case, Clock, Fact, Rival, Sample
+from bench.llama1b import planned
 from bench.ways import FORWARD, LOAD_AND_FORWARD
 
 NAME = "qwen05b"
@@ -37,6 +39,11 @@ def same_tokens(answers: Answers) -> str:
     return f"{answers[0][0]['tokens']:.0f} tokens each"
 
 
+def facts(ours: Sequence[Sample], theirs: Mapping[str, Sequence[Sample]]) -> list[Fact]:  # noqa: ARG001
+    """How good the plan was, of several batches."""
+    return [planned(ours)]
+
+
 CASE = Case(
     "Layerwise + Streamed, fp32, bf16 checkpoint of Qwen2.5-0.5B's shape, 1014 texts, two threads",
     ours,
@@ -56,6 +63,7 @@ CASE = Case(
     },
     partial(large.write, NAME),
     memory=False,
+    facts=facts,
     threads=2,
     timeout=900,
 )

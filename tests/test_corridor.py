@@ -187,6 +187,22 @@ def test_bad_pairs_are_told_by_line_and_leave_no_run(home: Path, tmp_path: Path,
     assert not (home / "mlflow.db").exists()
 
 
+def test_bad_pairs_are_refused_before_torch_is_imported_which_takes_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("word_a,word_b,group\na,b,cognat\n", encoding="utf-8")
+    words = ["pairs=table", f"pairs.path={file}", "template=bare"]
+    code = (
+        "import sys\nfrom pairprobe.commands.main import run\n"
+        f"try:\n    run({words!r})\nexcept SystemExit as stop:\n    print(stop.code, *sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    status, *modules = done.stdout.split()
+    assert status == "2"
+    assert "unknown group 'cognat'" in done.stderr
+    assert "pairprobe.pairs.table" in modules
+    assert not {"torch", "transformers", "mlflow"} & {*modules}
+
+
 def test_a_failing_run_is_marked_failed_and_says_why(home: Path, tmp_path: Path, capfd) -> None:
     file = tmp_path / "long.csv"
     rows = "".join(f"{'word ' * 600}{i},b{i},{g}\n" for i, g in enumerate(["cognate"] * 2 + ["control"] * 2))

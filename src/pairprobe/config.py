@@ -78,6 +78,8 @@ ROOMS = ("method", "pairs", "template", "execution", "statistics")
 SIMILARITY = "similarity"
 KEYS = (*FIXED, *ROOMS, SIMILARITY)
 TEMPLATE = "pairprobe.texts.Template"  # of a multiverse's template that names no other
+#: What a setting of a type may be, where its room says no more: the room's own ranges are checked once it is one.
+KINDS: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false"}
 #: Keys that may hold a path; relative ones are made absolute, so that a logged config works from anywhere.
 PATHS = (
     ("model", "source"), ("model", "tokenizer"), ("pairs", "path"), ("pairs", "path_b"), ("pairs", "reference"),
@@ -195,6 +197,15 @@ def check_names(jobs: Iterable[Job]) -> None:
             )
 
 
+def pairs_of(config: DictConfig) -> Any:
+    """Where the pairs come from, of a configuration whose other parts are not looked at. Raises ConfigError."""
+    problems: list[str] = []
+    source, _ = _part("pairs", _plain(config).get("pairs"), None, problems)
+    if problems:
+        raise ConfigError(problems)
+    return source
+
+
 def schema_of(key: str, node: Mapping[str, Any]) -> type:
     """The dataclass that a group's `_target_` names. Raises ConfigError where it names none."""
     target = str(node.get("_target_") or "")
@@ -229,7 +240,8 @@ def _part(key: str, node: Any, known: type | None, problems: list[str]) -> tuple
     before = len(problems)
     schema = OmegaConf.structured(cls)
     types = typing.get_type_hints(cls)
-    fields = [f.name for f in dataclasses.fields(cls)]
+    fields_of = {f.name: f for f in dataclasses.fields(cls)}
+    fields = [*fields_of]
     inner: dict[str, Any] = {}
     shown: dict[str, Any] = {}
     for name, value in node.items():
@@ -249,8 +261,11 @@ def _part(key: str, node: Any, known: type | None, problems: list[str]) -> tuple
                 schema = OmegaConf.merge(schema, {name: value})
             except OmegaConfBaseException as error:
                 listed = typing.get_origin(types[name]) is list and not isinstance(value, list | dict)
-                why = f"it is a list. Write: '{key}.{name}=[{value}]'" if listed else _reason(error)
-                problems.append(f"{key}.{name} is {value!r}: {why}")
+                if listed:
+                    problems.append(f"{key}.{name} is {value!r}: it is a list. Write: '{key}.{name}=[{value}]'")
+                    continue
+                allowed = fields_of[name].metadata.get("allowed") or _kind(types[name]) or _reason(error)
+                problems.append(f"{key}.{name} is {value!r}; allowed: {allowed.rstrip('.')}.")
     if len(problems) == before:
         lists = {n for n in fields if typing.get_origin(types[n]) is list}
         problems += [
@@ -318,6 +333,13 @@ def _plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         if file is not None and (file.is_file() or (file.is_dir() and group != "method")):
             node[key] = str(file.absolute())  # type: ignore[index]
     return plain
+
+
+def _kind(wanted: Any) -> str:
+    """What a setting of this type may be, in words; '' for types that settings seldom have."""
+    plain = [one for one in typing.get_args(wanted) if one is not type(None)] or [wanted]
+    words = KINDS.get(plain[0], "") if len(plain) == 1 else ""
+    return f"{words}, or null" if words and type(None) in typing.get_args(wanted) else words
 
 
 def _reason(error: OmegaConfBaseException) -> str:

@@ -139,7 +139,7 @@ def known_bad(job: Job | None, installed: Callable[[str], str | None]) -> Iterat
 def _versions(job: Job | None) -> Iterator[Finding]:
     found = list(known_bad(job, _installed))
     yield from found
-    if not any(f.problem for f in found):
+    if not found:
         yield Finding("versions", "no combination that is known to misbehave here")
 
 

@@ -9,15 +9,16 @@ import os
 import shlex
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
 from pairprobe.commands import compose
-from pairprobe.config import Job, build, check_names, conf
-from pairprobe.errors import ConfigError, PairprobeError, StoreError, unexpected
+from pairprobe.config import Job, build, check_names, conf, pairs_of
+from pairprobe.errors import ConfigError, PairprobeError, PairsError, StoreError, unexpected
 from pairprobe.report import Report, for_errors
 from pairprobe.tracking import without_password
 
@@ -58,6 +59,8 @@ def main(words: list[str]) -> int:
     done = Done(args.overrides)
     if not (showing and not args.cfg):
         configs = compose.jobs(args.overrides, args.multirun)
+        if not showing:
+            _read_pairs(configs)
         jobs = _build_all(configs)
         done.names += [job.name for job in jobs]
         if not showing:
@@ -148,6 +151,20 @@ def _build_all(configs: list[DictConfig]) -> list[Job]:
     return jobs
 
 
+def _read_pairs(configs: list[DictConfig]) -> None:
+    """Refuse faulty pairs at once: `build` imports torch and transformers, which takes seconds, and needs no pairs."""
+    found: dict[tuple[str, ...], PairprobeError] = {}
+    for source in {repr(config.get("pairs")): config for config in configs}.values():
+        try:
+            pairs_of(source).read()
+        except PairsError as error:
+            found.setdefault(error.problems, error)
+        except ConfigError:  # of the settings: told with all others
+            continue
+    if found:
+        _nothing_started(found.values())
+
+
 def _preflight_all(jobs: list[Job]) -> None:
     """Check every job; raise one error that lists each distinct problem once."""
     from pairprobe import disk, preflight, tracking
@@ -169,11 +186,15 @@ def _preflight_all(jobs: list[Job]) -> None:
         )
         found[unwritable.problems] = unwritable
     if found:
-        show = for_errors()
-        for i, error in enumerate(found.values()):
-            show.error(error, "preflight" if i == 0 else "")
-        show.line("", "(nothing was started)", always=True)
-        raise SystemExit(2)
+        _nothing_started(found.values())
+
+
+def _nothing_started(errors: Iterable[PairprobeError]) -> NoReturn:
+    show = for_errors()
+    for i, error in enumerate(errors):
+        show.error(error, "preflight" if i == 0 else "")
+    show.line("", "(nothing was started)", always=True)
+    raise SystemExit(2)
 
 
 def _hand_to_hydra(words: list[str], done: Done) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 LEAST_MEMORY, MOST_MEMORY = 0.01, 1_000_000  # GB
+MEMORY_ALLOWED = f"{LEAST_MEMORY:g} … {MOST_MEMORY:,} GB (10⁹ bytes), or null for what is free, less a reserve"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -36,10 +37,7 @@ def check_settings(
     if threads is not None:
         at_least("execution.threads", threads, 1)
     if memory is not None and not LEAST_MEMORY <= memory <= MOST_MEMORY:
-        raise ConfigError(
-            f"execution.memory is {memory:g}; allowed: {LEAST_MEMORY:g} … {MOST_MEMORY:,} GB (10⁹ bytes), or null for "
-            "what is free, less a reserve."
-        )
+        raise ConfigError(f"execution.memory is {memory:g}; allowed: {MEMORY_ALLOWED}.")
 
 
 def choose(device: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Resident:
     weights: str = AS_STORED
     batch_tokens: int = 4096
     threads: int | None = None
-    memory: float | None = None
+    memory: float | None = field(default=None, metadata={"allowed": devices.MEMORY_ALLOWED})
 
     def __post_init__(self) -> None:
         devices.check_settings(self.device, self.dtype, self.attention, self.batch_tokens, self.threads, self.memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ class Streamed:
     weights: str = AS_STORED
     batch_tokens: int = 4096
     threads: int | None = None
-    memory: float | None = None
+    memory: float | None = field(default=None, metadata={"allowed": devices.MEMORY_ALLOWED})
     resume: bool = True
 
     def __post_init__(self) -> None:
