@@ -515,7 +515,7 @@ class Watched:
     def key(self, _checkpoint: Checkpoint) -> None:
         return None
 
-    def chunks(self, checkpoint: Checkpoint, asked: Workload) -> tuple[np.ndarray, ...]:
+    def chunks(self, checkpoint: Checkpoint, asked: Workload) -> Iterator[np.ndarray]:
         return CPU.chunks(checkpoint, asked)
 
     def forward(self, checkpoint: Checkpoint, tokens: Tokens, observe: Callable[..., None], *_: object) -> Usage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import torch
 from small_models import tokens_of, write
 
+from bench.twins import quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.errors import ExecutionError
 from pairprobe.executions import pace, planning, streamed
@@ -25,6 +27,7 @@ from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.planning import Needs, Room, Sizes, needs
 from pairprobe.executions.products import Workshop
+from pairprobe.executions.stream import taken_apart
 from pairprobe.executions.streamed import Streamed
 from pairprobe.rooms import Workload
 
@@ -61,6 +64,7 @@ CHILD = """
     try:
         vectors, _ = Layerwise(depths=[-1]).vectors(checkpoint, tokens, execution)
         np.save({out!r}, vectors.values)
+        said |= {{"less": text for key, text in vectors.about.items() if key == "memory"}}
     except PairprobeError as error:
         said["error"] = f"{{type(error).__name__}}: {{error.problems[0]}}"
     said |= dict(estimate=estimate.host, passes=len(passes), peak=status("VmHWM") - before, planned=estimate.passes)
@@ -140,7 +144,7 @@ def test_first_less_reading_ahead_then_smaller_batches_then_several_passes():
     assert chosen(least) == (Room(layer, rolls=False), [1], 128)
     several = needs(of, asked, "cpu", 1024, Budget(least.host + 1))
     assert several.host <= least.host + 1
-    assert sorted(int(i) for c in several.chunks for i in c) == list(range(128))
+    assert sorted(int(i) for one in several.passes for i in one.rows) == list(range(128))
 
 
 def test_too_little_for_a_layer_is_enough_for_passes_of_one_batch():
@@ -175,7 +179,7 @@ def test_the_less_memory_there_is_the_more_passes_a_few_at_a_time(joins):
         assert found.host <= budget
         assert counts or found.host == once
         assert found.once == once
-        assert sorted(int(i) for c in found.chunks for i in c) == list(range(100))
+        assert sorted(int(i) for one in found.passes for i in one.rows) == list(range(100))
         counts.append(len(found.passes))
     assert counts[0] == 1 < counts[-1]
     assert all(0 <= b - a <= 2 for a, b in pairwise(counts))
@@ -183,15 +187,32 @@ def test_the_less_memory_there_is_the_more_passes_a_few_at_a_time(joins):
 
 
 def test_passes_are_of_one_part_each_where_parts_cannot_be_one_batch():
-    parts = np.array([0, 1, 0, 1, 1, 1, 1])
-    asked = Workload(np.array([5, 3, 9, 1, 1, 8, 1]), parts)
-    for count in range(2, 8):
-        passes = planning._divided(asked, count, apart=True)
-        assert len(passes) == count
-        assert all(len({*parts[rows]}) == 1 for rows in passes)
-        assert sorted(int(i) for rows in passes for i in rows) == list(range(7))
-    assert [list(rows) for rows in planning._divided(asked, 2, apart=False)] == [[2, 0], [5, 1, 3, 4, 6]]
-    assert [list(rows) for rows in planning._divided(asked, 7, apart=False)] == [[2], [0], [5], [1], [3], [4], [6]]
+    parts, lengths = np.array([0, 1, 0, 1, 1, 1, 1]), np.array([5, 3, 9, 1, 1, 8, 1])
+    of = replace(SIZES, layer=500 * 2**20, weight=10 * 2**20, packs=True)
+    for joins, budget, expected in [
+        (True, 2**30, [[2, 0, 5, 1, 3, 4, 6]]),
+        (True, 10**8, [[2, 0, 5, 1, 3, 4, 6]]),
+        (False, 2**31, [[2, 0, 5, 1, 3, 4, 6]]),
+        (False, 10**8, [[2, 0], [5, 1, 3, 4, 6]]),  # two batches would need a whole layer
+    ]:
+        found = planning.passes(replace(of, joins=joins), Workload(lengths, parts), "cpu", 1024, Budget(budget))
+        assert [one.rows.tolist() for one in found] == expected
+
+
+def test_what_is_left_is_divided_as_the_whole_was():
+    generator = np.random.default_rng(0)
+    asked, of = Workload(generator.integers(4, 60, 3000)), replace(SIZES, width=2**12, widest=2**14, packs=True)
+    least, once = (needs(of, asked, "cpu", 4096, Budget(n)) for n in (0, 2**60))
+    budget = Budget(least.host + (once.host - least.host) // 20)
+    whole = needs(of, asked, "cpu", 4096, budget)
+    assert 10 < len(whole.passes) < 100
+    assert all(budget.short(one.host, one.gpu) is None for one in whole.passes)
+    rest = np.delete(np.arange(3000), whole.passes[0].rows)
+    (first, *_) = planning.passes(of, asked.select(rest), "cpu", 4096, budget)
+    assert rest[first.rows].tolist() == whole.passes[1].rows.tolist()
+    more = np.append(whole.passes[0].rows, whole.passes[1].rows[:1])  # a pass takes as many as fit
+    one = planning._smallest_that_fits(of, asked, more, "cpu", 4096, budget)
+    assert budget.short(one.host, one.gpu) is not None
 
 
 def test_the_vectors_of_all_passes_count_in_each():
@@ -299,6 +320,23 @@ def test_a_checkpoint_four_times_its_budget_runs_within_it(tmp_path):
     said = child(folder, 0.06, 8, tmp_path / "deep.npy")
     assert "error" not in said
     assert said["peak"] <= 0.06e9
+
+
+@linux
+@pytest.mark.parametrize("how", ["bfloat16", "int8", "nf4"])
+def test_what_a_plan_accepts_runs_from_the_least_budget_on(tmp_path, how):
+    dense = write("llama", tmp_path / "dense", dtype="bfloat16", **{**WIDE, "num_hidden_layers": 3})
+    folder = dense if how == "bfloat16" else quantise_folder(dense, tmp_path / how, how)
+    checkpoint = Checkpoint.open(folder)
+    asked = Workload.of(tokens_of(checkpoint).select([i % 8 for i in range(16)]))
+    stream = taken_apart(checkpoint, "float32", "sdpa")
+    least = CPU._needs(stream, asked, "cpu", Budget(0))
+    for nbytes in (least.host, least.once):
+        gigabytes = math.ceil(nbytes / 1e5) / 1e4
+        said = child(folder, gigabytes, 16, tmp_path / "out.npy")
+        assert "error" not in said
+        assert said["passes"] == said["planned"] or "less" in said  # else it had less than was planned
+        assert said["peak"] <= 1.15e9 * gigabytes
 
 
 KERNEL = """

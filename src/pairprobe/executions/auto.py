@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ class Auto(Streamed):
         """Of the one that is chosen."""
         return self.settle(checkpoint, LEAST).key(checkpoint)
 
-    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> Iterator[npt.NDArray[np.int64]]:
         """Of the one that is chosen."""
         return self.settle(checkpoint, asked).chunks(checkpoint, asked)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from pairprobe.executions.feeder import layer_bytes
 from pairprobe.executions.memory import Budget
 from pairprobe.executions.products import TILE_CPU, TILE_GPU
 from pairprobe.executions.slots import Place, stored
-from pairprobe.records import IntArray
 from pairprobe.rooms import TOKEN_NORMS, Workload
 
 #: Values of a batch that a layer holds at its widest, in multiples of its widest product and of its width: gate, its
@@ -71,10 +69,6 @@ class Needs:
     @property
     def gpu(self) -> int:
         return max(p.gpu for p in self.passes)
-
-    @property
-    def chunks(self) -> tuple[npt.NDArray[np.int64], ...]:
-        return tuple(p.rows for p in self.passes)
 
 
 @dataclass(frozen=True)
@@ -131,67 +125,46 @@ def sizes(
 
 
 def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Budget) -> Needs:
-    """The memory of a run, made to fit: with less reading ahead, then in smaller batches, then in several passes, as
-    few as possible.
+    """The memory of a run, made to fit: with less reading ahead, then in smaller batches, then in several passes.
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
-
-    def planned(count: int) -> list[Pass]:
-        """The passes; of the first that does not fit, all there is."""
-        found = []
-        for rows in _divided(asked, count, apart=not of.joins):
-            found.append(_smallest_that_fits(of, asked, rows, device, batch_tokens, budget))
-            if not fits(found[-1]) and count < len(asked):
-                break
-        return found
-
-    def fits(one: Pass) -> bool:
-        return budget.short(one.host, one.gpu) is None
-
-    whole = planned(1)
-    once = max(whole[0].host, whole[0].gpu)
-    if fits(whole[0]) or len(asked) == 1:
-        return Needs(tuple(whole), once)
-    too_few, count = 1, min(2, len(asked))
-    while not all(map(fits, found := planned(count))):
-        if count == len(asked):
-            return Needs(tuple(found), once)
-        too_few, count = count, min(2 * count, len(asked))
-    while count - too_few > 1:
-        between = (too_few + count) // 2
-        tried = planned(between)
-        if all(map(fits, tried)):
-            count, found = between, tried
-        else:
-            too_few = between
-    return Needs(tuple(found), once)
+    once = _smallest_that_fits(of, asked, np.arange(len(asked)), device, batch_tokens, budget)
+    found = tuple(passes(of, asked, device, batch_tokens, budget))
+    return Needs(found, max(once.host, once.gpu))
 
 
-def _divided(asked: Workload, count: int, *, apart: bool) -> list[npt.NDArray[np.int64]]:
-    """The texts in so many passes of about as many tokens each, those of a part together and long ones first. apart: no
-    pass has texts of two parts, where there are passes enough."""
+def passes(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Budget) -> Iterator[Pass]:
+    """The passes one after the other, each of as many texts as fit; of one text where even that does not.
+
+    Texts of a part are together, long ones first. Where parts cannot be one batch, no pass has texts of two, unless one
+    pass does for all.
+    """
+
+    def planned(rows: npt.NDArray[np.int64]) -> tuple[Pass, bool]:
+        one = _smallest_that_fits(of, asked, rows, device, batch_tokens, budget)
+        return one, budget.short(one.host, one.gpu) is None
+
     parts = np.zeros(len(asked), dtype=np.int64) if asked.parts is None else asked.parts
     order = np.lexsort((-asked.lengths, parts))
-    of = [order[parts[order] == part] for part in np.unique(parts)]
-    if not apart or count < len(of):
-        return _even(order, asked.lengths, count)
-    shares = [1] * len(of)
-    tokens = [int(asked.lengths[rows].sum()) for rows in of]
-    for _ in range(count - len(of)):  # each further pass where there is most for one
-        most = max((i for i in range(len(of)) if shares[i] < len(of[i])), key=lambda i: tokens[i] / shares[i])
-        shares[most] += 1
-    return [some for rows, n in zip(of, shares, strict=True) for some in _even(rows, asked.lengths, n)]
-
-
-def _even(rows: npt.NDArray[np.int64], lengths: IntArray, count: int) -> list[npt.NDArray[np.int64]]:
-    """`count` stretches of `rows` of about as many tokens, none of them empty."""
-    ends = np.cumsum(lengths[rows])
-    cuts = [0]
-    for i in range(1, count):
-        cut = int(np.searchsorted(ends, ends[-1] * i / count)) + 1
-        cuts.append(min(max(cut, cuts[-1] + 1), len(rows) - (count - i)))
-    return [rows[start:stop] for start, stop in pairwise([*cuts, len(rows)])]
+    whole, fits = planned(order)
+    if fits:
+        yield whole
+        return
+    for left in [order] if of.joins else [order[parts[order] == part] for part in np.unique(parts)]:
+        count = 2
+        while len(left):
+            found, few, many = planned(left[:1])[0], 1, len(left) + 1  # so few texts fit, so many do not
+            while many - few > 1:
+                count = min(max(count, few + 1), many - 1)
+                one, fits = planned(left[:count])
+                if fits:
+                    found, few = one, count
+                else:
+                    many = count
+                count = 2 * few if many > len(left) else (few + many) // 2
+            yield found
+            left, count = left[few:], few
 
 
 def _smallest_that_fits(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -140,9 +141,9 @@ class Resident:
         """Nothing is kept: small models are run again as fast as their vectors are found."""
         return
 
-    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]:  # noqa: ARG002
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> Iterator[npt.NDArray[np.int64]]:  # noqa: ARG002
         """One pass."""
-        return (np.arange(len(asked)),)
+        return iter([np.arange(len(asked))])
 
     def refuse(self, checkpoint: Checkpointed) -> str | None:
         """Why this checkpoint cannot be run this way, or None."""

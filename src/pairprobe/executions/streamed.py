@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short, budget, lacking, limited, megabytes, retained
 from pairprobe.executions.pace import computing_seconds, reading_rate, total_seconds
 from pairprobe.executions.packed import run
-from pairprobe.executions.planning import Needs, Pass, needs, sizes
+from pairprobe.executions.planning import Needs, Pass, Sizes, needs, passes, sizes
 from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
@@ -139,11 +140,12 @@ class Streamed:
             return set()
         return {w.activations for w in checkpoint.weights.values() if w.activations is not None}
 
-    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> tuple[npt.NDArray[np.int64], ...]:
+    def chunks(self, checkpoint: Checkpointed, asked: Workload) -> Iterator[npt.NDArray[np.int64]]:
         """Indices of the texts of each pass over the checkpoint, so that their states fit in the budget."""
         device, _ = devices.choose(self.device)
-        limits = budget(device, self.memory)
-        return self._needs(self._stream(checkpoint), asked, device, limits).chunks
+        of = self._sizes(self._stream(checkpoint), asked, device)
+        found = passes(of, asked, device, self.batch_tokens, budget(device, self.memory))
+        return (one.rows for one in found)
 
     def estimate(self, checkpoint: Checkpointed, asked: Workload, timed: bool = False) -> Estimate:
         """What a run on these texts would take.
@@ -187,6 +189,9 @@ class Streamed:
         return taken_apart(checkpoint, dtype, self.attention, self.weights)
 
     def _needs(self, stream: Stream, asked: Workload, device: str, limits: Budget) -> Needs:
+        return needs(self._sizes(stream, asked, device), asked, device, self.batch_tokens, limits)
+
+    def _sizes(self, stream: Stream, asked: Workload, device: str) -> Sizes:
         import torch
 
         itemsize = getattr(torch, devices.dtype_for(self.dtype, device, stream.checkpoint.tensors)).itemsize
@@ -194,8 +199,7 @@ class Streamed:
         rows = min(asked.vocabulary, config.vocab_size)
         of = sizes(stream.layers, dict(stream.outside), stream.embedding, rows, config.hidden_size, itemsize)
         of = replace(of, rounding=scratch(stream.layers, device.partition(":")[0]))
-        of = replace(of, packs=stream.packs, once=stream.causal, joins=stream.joins)
-        return needs(of, asked, device, self.batch_tokens, limits)
+        return replace(of, packs=stream.packs, once=stream.causal, joins=stream.joins)
 
     def forward(
         self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1

@@ -89,7 +89,7 @@ class Layerwise(Pooling):
         usages, most, described = [], len(rest), {}
         whole = Workload.of(tokens, len(poolings))
         while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
-            chunk = execution.chunks(checkpoint, whole.select(rest))[0][:most]
+            chunk = next(execution.chunks(checkpoint, whole.select(rest)))[:most]
             rows, before = rest[chunk], gathered.done
             keep = _Keep(gathered, rows, shelf, keys) if shelf else None
             try:
