@@ -168,17 +168,17 @@ def test_the_less_memory_there_is_the_more_passes_a_few_at_a_time(joins):
     of = replace(SEVENTY_B, joins=joins)
     whole = needs(of, asked, "cpu", 4096, Budget(2**60))
     (one,) = whole.passes
-    assert whole.once == whole.host == one.host
+    assert whole.one_pass == whole.host == one.host
     assert len(one.batches) == (1 if joins else 2)
     assert (one.room.nbytes < of.layer) == joins
-    once = needs(of, asked, "cpu", 4096, Budget(0)).once
-    assert once < whole.once  # with smaller batches, and less reading ahead
+    once = needs(of, asked, "cpu", 4096, Budget(0)).one_pass
+    assert once < whole.one_pass  # with smaller batches, and less reading ahead
     counts = []
     for budget in range(once, 10**9, -(10**7)):
         found = needs(of, asked, "cpu", 4096, Budget(budget))
         assert found.host <= budget
         assert counts or found.host == once
-        assert found.once == once
+        assert found.one_pass == once
         assert sorted(int(i) for one in found.passes for i in one.rows) == list(range(100))
         counts.append(len(found.passes))
     assert counts[0] == 1 < counts[-1]
@@ -211,7 +211,7 @@ def test_what_is_left_is_divided_as_the_whole_was():
     (first, *_) = planning.passes(of, asked.select(rest), "cpu", 4096, budget)
     assert rest[first.rows].tolist() == whole.passes[1].rows.tolist()
     more = np.append(whole.passes[0].rows, whole.passes[1].rows[:1])  # a pass takes as many as fit
-    one = planning._smallest_that_fits(of, asked, more, "cpu", 4096, budget)
+    one = planning._one_pass(of, asked, more, "cpu", 4096, budget)
     assert budget.short(one.host, one.gpu) is not None
 
 
@@ -331,7 +331,7 @@ def test_what_a_plan_accepts_runs_from_the_least_budget_on(tmp_path, how):
     asked = Workload.of(tokens_of(checkpoint).select([i % 8 for i in range(16)]))
     stream = taken_apart(checkpoint, "float32", "sdpa")
     least = CPU._needs(stream, asked, "cpu", Budget(0))
-    for nbytes in (least.host, least.once):
+    for nbytes in (least.host, least.one_pass):
         gigabytes = math.ceil(nbytes / 1e5) / 1e4
         said = child(folder, gigabytes, 16, tmp_path / "out.npy")
         assert "error" not in said

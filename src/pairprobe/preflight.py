@@ -229,7 +229,7 @@ def planned(estimate: Estimate, checkpoint: Any, kept: tuple[int, int] | None = 
     if estimate.passes > 1:
         parts.append(
             f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once "
-            f"({gigabytes(estimate.once)} would do it in one)"
+            f"({gigabytes(estimate.one_pass)} would do it in one)"
         )
     if estimate.seconds is not None:
         parts.append(f"about {duration(estimate.seconds)}")

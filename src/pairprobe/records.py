@@ -384,7 +384,7 @@ class Estimate:
     reads: bytes from files. host, gpu: bytes at the peak, beyond what the process holds. seconds: None where they
     were not estimated. passes: how often the checkpoint is read, since texts whose states do not fit together go one
     part after the other. problem: why it cannot be done, '' where it can. may: bytes of the host that it may use.
-    rounding: None where weights are used as stored. once: bytes with which one pass would do.
+    rounding: None where weights are used as stored. one_pass: bytes with which one would do.
     """
 
     execution: str
@@ -398,4 +398,4 @@ class Estimate:
     problem: str = ""
     may: int = 0
     rounding: Rounding | None = None
-    once: int = 0
+    one_pass: int = 0

@@ -95,7 +95,7 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
             show.line(
                 f"  {estimate.execution}",
                 f"{estimate.passes} passes over the checkpoint, since not all texts' states fit at once: of the "
-                f"{gigabytes(estimate.may)} it may use; {gigabytes(estimate.once)} would do it in one",
+                f"{gigabytes(estimate.may)} it may use; {gigabytes(estimate.one_pass)} would do it in one",
             )
     show.line("", f"{plan.estimate.device}, {plan.estimate.dtype}. {_why(job, plan, found)}")
     _to_download(show, job, plan)

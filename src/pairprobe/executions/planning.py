@@ -57,10 +57,10 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Needs:
-    """What a run takes, in one pass or several. once: bytes of the host, or of an accelerator, that one would take."""
+    """What a run takes, in one pass or several. one_pass: bytes of the host, or of an accelerator, that one would."""
 
     passes: tuple[Pass, ...]
-    once: int
+    one_pass: int
 
     @property
     def host(self) -> int:
@@ -129,9 +129,9 @@ def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Bu
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
-    once = _smallest_that_fits(of, asked, np.arange(len(asked)), device, batch_tokens, budget)
+    one = _one_pass(of, asked, np.arange(len(asked)), device, batch_tokens, budget)
     found = tuple(passes(of, asked, device, batch_tokens, budget))
-    return Needs(found, max(once.host, once.gpu))
+    return Needs(found, max(one.host, one.gpu))
 
 
 def passes(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Budget) -> Iterator[Pass]:
@@ -142,7 +142,7 @@ def passes(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: B
     """
 
     def planned(rows: npt.NDArray[np.int64]) -> tuple[Pass, bool]:
-        one = _smallest_that_fits(of, asked, rows, device, batch_tokens, budget)
+        one = _one_pass(of, asked, rows, device, batch_tokens, budget)
         return one, budget.short(one.host, one.gpu) is None
 
     parts = np.zeros(len(asked), dtype=np.int64) if asked.parts is None else asked.parts
@@ -167,7 +167,7 @@ def passes(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: B
             left, count = left[few:], few
 
 
-def _smallest_that_fits(
+def _one_pass(
     of: Sizes, asked: Workload, rows: npt.NDArray[np.int64], device: str, batch_tokens: int, budget: Budget
 ) -> Pass:
     """One pass over these texts in the largest batches, and with the most reading ahead, that fit; where none do, what

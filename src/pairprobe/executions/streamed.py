@@ -180,7 +180,7 @@ class Streamed:
         return Estimate(
             self.name, device, dtype, reads * len(wanted.passes), wanted.host, wanted.gpu, seconds, len(wanted.passes),
             problem=lacking(checkpoint.name, short) if short else "", may=limits.host, rounding=stream.rounding,
-            once=wanted.once,
+            one_pass=wanted.one_pass,
         )  # fmt: skip
 
     def _stream(self, checkpoint: Checkpointed) -> Stream:
@@ -228,7 +228,9 @@ class Streamed:
         wanted = self._needs(stream, Workload.of(tokens, poolings), device, limits)
         short = limits.short(wanted.host, wanted.gpu)
         if short or len(wanted.passes) > 1:  # there was more when these texts were chosen
-            raise OutOfMemory(lacking(checkpoint.name, short or Short("this machine", wanted.once, limits.host)), LESS)
+            raise OutOfMemory(
+                lacking(checkpoint.name, short or Short("this machine", wanted.one_pass, limits.host)), LESS
+            )
         try:
             with devices.threads(self.threads), torch.inference_mode(), limited(limits.host, device), retained(device):
                 kind = getattr(torch, dtype)
