@@ -125,6 +125,13 @@ def test_a_name_is_plain_where_it_is_alone() -> None:
     assert done.name("a-static-x", "") == "a-static-x"
 
 
+def test_a_name_tells_of_a_template_that_is_not_the_usual_one_once() -> None:
+    assert Done([], names=["a-static-x"]).name("a-static-x", "", "bare") == "a-static-x-bare"
+    done = Done([], names=["a-static-x"] * 4)
+    assert done.name("a-static-x", "statistics.seed=1", "bare") == "a-static-x-bare · statistics.seed=1"
+    assert done.name("a-static-x", "template=bare", "bare") == "a-static-x · template=bare"
+
+
 def test_what_was_swept_comes_from_the_words_and_from_the_sweeper() -> None:
     class Config:
         sweeper = {"params": {"method.model": "a,b"}}  # noqa: RUF012

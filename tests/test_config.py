@@ -268,6 +268,20 @@ def test_the_logged_config_builds_the_same_job() -> None:
     assert again.method == job.method
 
 
+def test_the_usual_template_is_the_one_that_the_configuration_chooses() -> None:
+    assert job_of().template.name == config.USUAL_TEMPLATE
+    assert job_of().other_template == ""
+    assert job_of("template=bare").other_template == "bare"
+    recorded = [
+        "model=recorded",
+        "method=recorded",
+        "method.path=paper70_published",
+        "method.model=qwen",
+        "template=bare",
+    ]
+    assert job_of(*recorded).other_template == ""
+
+
 def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.csv").write_text("word_a,word_b,group\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -133,7 +133,7 @@ def test_a_sweep_is_flat_runs_that_share_a_tag(home: Path, pairs_file: Path) -> 
     words = ["-m", "method=static,layerwise", "pairs=table", f"pairs.path={pairs_file}", "template=bare", "--quiet"]
     assert run(words) == 0
     runs = runs_of(home)
-    assert [r.info.run_name for r in runs] == ["minilm-static-germanic", "minilm-layerwise-germanic"]
+    assert [r.info.run_name for r in runs] == ["minilm-static-germanic-bare", "minilm-layerwise-germanic-bare"]
     assert len({r.data.tags["sweep_id"] for r in runs}) == 1
     assert [r.data.tags["swept"] for r in runs] == ["method=static", "method=layerwise"]
     assert not any("mlflow.parentRunId" in r.data.tags for r in runs)
@@ -342,7 +342,7 @@ def test_a_branch_of_the_hub_is_recorded_as_the_commit_that_ran(
     assert run(["model=hub", "model.hub=somebody/tiny", *words]) == 0
     (original,) = runs_of(home)
     assert original.data.params["model.revision"] == commit
-    assert original.info.run_name == "tiny-static-germanic"
+    assert original.info.run_name == "tiny-static-germanic-bare"
     (place / "refs" / "main").write_text("f" * 40)  # the branch moves on
     assert run(["reproduce", original.info.run_id]) == 0
     assert run([f"model.source={place / 'snapshots' / commit}", "model.sha256=null", *words]) == 0

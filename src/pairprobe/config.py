@@ -77,6 +77,7 @@ FIXED: dict[str, type] = {
 ROOMS = ("method", "pairs", "template", "execution", "statistics")
 SIMILARITY = "similarity"
 KEYS = (*FIXED, *ROOMS, SIMILARITY)
+USUAL_TEMPLATE = "gloss"  # conf/config.yaml's; names of runs tell of others
 TEMPLATE = "pairprobe.texts.Template"  # of a multiverse's template that names no other
 #: What a setting of a type may be, where its room says no more: the room's own ranges are checked once it is one.
 KINDS: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false"}
@@ -117,6 +118,12 @@ class Job:
     def name(self) -> str:
         """Readable run name, as minilm-layerwise-pie_oc."""
         return f"{self.model_name}-{self.method.name}-{self.pairs_name}"
+
+    @property
+    def other_template(self) -> str:
+        """The template's name where it is another than the usual one; '' where no words are put into one."""
+        used = self.template.name if self.method.uses_model else USUAL_TEMPLATE
+        return "" if used == USUAL_TEMPLATE else str(used)
 
     def settled(self, checkpoint: Any | None) -> Job:
         """The job with its model's place settled, see `Model.settled`: what is recorded."""

@@ -45,11 +45,14 @@ class Done:
     failed: list[str | None] = field(default_factory=list)
     sweep_id: str = ""
 
-    def name(self, plain: str, swept: str) -> str:
-        """A run's name: with what was swept where other runs would be called the same."""
+    def name(self, plain: str, swept: str, other_template: str = "") -> str:
+        """A run's name: with what was swept where other runs would be called the same, and with the template's name
+        where it is not the usual one and was not swept."""
         alone = self.names.count(plain) == 1 < len(self.names)
         said = [text for text in compose.OVERRIDE.split(swept) if text and not text.startswith(IN_NAME)]
-        return plain if alone or not said else f"{plain} · {' '.join(said)}"
+        told = not alone and any(text.startswith("template=") for text in said)
+        named = f"{plain}-{other_template}" if other_template and not told else plain
+        return named if alone or not said else f"{named} · {' '.join(said)}"
 
 
 def main(words: list[str]) -> int:
@@ -239,7 +242,7 @@ def _task(config: DictConfig, done: Done) -> str | None:
     show = Report()
     try:
         job = build(config)
-        run = runner.run(job, show, folder, tags, name=done.name(job.name, swept))
+        run = runner.run(job, show, folder, tags, name=done.name(job.name, swept, job.other_template))
         done.finished.append((run, swept))
         done.jobs.append((job, run))
         return run.run_id
