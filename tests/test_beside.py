@@ -55,7 +55,12 @@ def test_spelling_tells_as_much_as_the_model(form: FormBaseline, as_much: bool) 
             replace(ADJUSTED, adjusted=-0.02, ci=None, why_not="few clusters"),
             "with length held equal nothing is left of it: Δ = −0.020, without an interval",
         ),
-        (replace(ADJUSTED, ci=None, why_not="few clusters"), ""),
+        (
+            replace(ADJUSTED, adjusted=0.049, ci=None, why_not="few"),
+            "less than half is left of it: Δ = +0.049, without",
+        ),
+        (replace(ADJUSTED, adjusted=0.051, ci=None, why_not="few clusters"), ""),
+        (replace(ADJUSTED, adjusted=0.049), ""),  # its interval says that something is left
         (replace(ADJUSTED, adjusted=None, ci=None, p=None, why_not="too few"), ""),
         (replace(ADJUSTED, dropped={"same script": "tells cognates from controls without fail"}), "same script alone"),
         (replace(ADJUSTED, depth=2, ci=Interval(-0.01, 0.17)), ""),  # not the primary depth

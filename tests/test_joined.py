@@ -87,6 +87,25 @@ def test_also_where_the_number_of_rows_moves_the_last_digits(
         assert np.array_equal(vectors(checkpoint, tokens.select(own), execution), whole[:, own])
 
 
+@pytest.mark.parametrize("threads", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("llama", "float32"), ("llama", "int8"), ("llama", "awq"), ("phi3", "float32"), ("bert", "float32")],
+)
+def test_also_where_threads_divide_a_layers_work_at_other_places(
+    tmp_path: Path, kind: str, how: str, threads: int
+) -> None:
+    folder = write(kind, tmp_path / kind, **WIDE)
+    checkpoint = Checkpoint.open(folder if how == "float32" else quantise_folder(folder, tmp_path / how, how))
+    words = tuple(f"{a}{b}{c}" for a in "bdgkpt" for b in "aeiou" for c in "nmr")[:40]
+    tokens = _together([tokens_of(checkpoint, words, pattern=pattern) for pattern in (*PATTERNS, "a {word} of old")])[0]
+    execution = replace(CPU, threads=threads)
+    whole = vectors(checkpoint, tokens, execution)
+    for part in range(3):
+        own = np.flatnonzero(tokens.parts == part)
+        assert np.array_equal(vectors(checkpoint, tokens.select(own), execution), whole[:, own])
+
+
 def test_groups_are_multiplied_one_by_one(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test before sees on some processors only."""
     checkpoint, rows = Checkpoint.open(wide), []

@@ -12,6 +12,7 @@ from pairprobe.records import Pair, PairSet
 from pairprobe.result import Evidence, Result
 
 REPEATED = 3  # pairs that are named
+MOST = 0.5  # of Δ: where adjusting leaves less and no interval says how sure that is, form may have made it
 ALPHA = 0.05  # of the test of partners, where 'no difference' leans on it
 
 
@@ -64,8 +65,9 @@ def objections(evidence: Evidence, at: DepthTest, verdict: Verdict) -> tuple[str
                 said.append(f"with {held(a)} Δ turns around: {signed(a.raw)} becomes {signed(a.adjusted)} {a.ci}")
         elif clear and a.ci is not None and 0.0 in a.ci:
             said.append(f"with {held(a)} Δ = {signed(a.adjusted)} {a.ci}: what is left may be nothing")
-        elif clear and a.adjusted * a.raw < 0:
-            said.append(f"with {held(a)} nothing is left of it: Δ = {signed(a.adjusted)}, without an interval")
+        elif clear and a.ci is None and a.adjusted * a.raw < MOST * a.raw**2:
+            left = "nothing" if a.adjusted * a.raw < 0 else "less than half"
+            said.append(f"with {held(a)} {left} is left of it: Δ = {signed(a.adjusted)}, without an interval")
     if verdict.answer == "no difference":
         said += _nothing_measured(evidence, verdict)
     return tuple(said)

@@ -8,8 +8,10 @@ tokens is known of those listed here, whose states are compared with transformer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pairprobe.executions.sharing import unlike
@@ -98,7 +100,7 @@ def run(call: Call, layer: torch.nn.Module, states: torch.Tensor, workshop: Work
         packs.insert(0, Pack(shared, shape, checked=rows))
     for pack in packs:
         try:
-            with workshop.packing(pack):
+            with workshop.packing(pack), group_by_group(layer, pack.taken.sizes):
                 found = packed(call, pack)(layer, pack.rows(states))
         except Unlike:
             continue
@@ -117,6 +119,38 @@ def packed(call: Call, pack: Pack) -> Call:
         return pack.rows(value) if there and value.shape[0] in (1, pack.shape[0]) else value
 
     return replace(call, args=tuple(of(v) for v in call.args), kwargs={k: of(v) for k, v in call.kwargs.items()})
+
+
+@contextmanager
+def group_by_group(layer: torch.nn.Module, sizes: tuple[int, ...]) -> Iterator[None]:
+    """Within, activations in `layer` are computed for each group's rows by themselves. Threads divide elementwise work
+    at places that follow from how much there is, and there an exponential may come out in another last bit. sizes: rows
+    of each group."""
+    import torch
+
+    alone = [] if len(sizes) < 2 else [m for m in layer.modules() if _computes_alone(m)]
+
+    def divided(whole: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 3 or x.shape[:2] != (1, sum(sizes)):
+            return whole(x)
+        out = torch.empty_like(x)
+        for into, of in zip(torch.split(out, list(sizes), 1), torch.split(x, list(sizes), 1), strict=True):
+            into.copy_(whole(of))
+        return out
+
+    try:
+        for module in alone:
+            module.forward = partial(divided, module.forward)
+        yield
+    finally:
+        for module in alone:
+            del module.forward
+
+
+def _computes_alone(module: torch.nn.Module) -> bool:
+    """Whether it is made of no other modules and of no weights, as activations are; nothing stands in for it yet."""
+    of_others = any(True for _ in (*module.children(), *module.parameters(), *module.buffers()))
+    return not of_others and "forward" not in vars(module)
 
 
 def looks_back(call: Call, tokens: int, default: bool) -> bool:
