@@ -244,20 +244,6 @@ class Tokens:
         return Tokens(texts, tuple(self.of[int(i)] for i in rows), self.tokenizer, parts=parts)
 
     @property
-    def leads(self) -> tuple[IntArray, ...]:
-        """Of each text, for each of its tokens: a number that is the same wherever the same tokens of a text of the
-        same part lead up to it and it is the same token. Of a causal model, tokens of one number have one state."""
-        met: dict[tuple[int, int], int] = {}  # (what leads up, token) → number
-        found = []
-        for row, text in enumerate(self.of):
-            before, own = -1 if self.parts is None else -1 - int(self.parts[row]), []
-            for token in text.ids:
-                before = met.setdefault((before, int(token)), len(met))
-                own.append(before)
-            found.append(np.array(own, dtype=np.int64))
-        return tuple(found)
-
-    @property
     def lengths(self) -> IntArray:
         """int [texts]: tokens per text, special tokens included."""
         return np.array([len(t) for t in self.of], dtype=np.int64)

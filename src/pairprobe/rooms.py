@@ -175,8 +175,10 @@ class Workload:
     """The texts an execution is asked to run, as far as memory, time and the passes over the files depend on them.
 
     lengths: int [texts], tokens of each text, special ones included. parts: int [texts], as of `Tokens`. poolings:
-    vectors that are made of each state. ids: of each text its tokens, and leads: as of `Tokens`; None where they are
-    not known. held: texts whose vectors are held meanwhile, these and those of other passes; None: these.
+    vectors that are made of each state. ids: of each text its tokens. leads: of each token a number that is the same
+    wherever the same tokens of a text of the same part lead up to it and it is the same token: of a causal model,
+    tokens of one number have one state. Both None where they are not known. held: texts whose vectors are held
+    meanwhile, these and those of other passes; None: these.
     """
 
     lengths: IntArray
@@ -192,7 +194,7 @@ class Workload:
     @classmethod
     def of(cls, tokens: Tokens, poolings: int = 1) -> Workload:
         """Of these texts."""
-        return cls(tokens.lengths, tokens.parts, poolings, tuple(t.ids for t in tokens.of), tokens.leads)
+        return cls(tokens.lengths, tokens.parts, poolings, tuple(t.ids for t in tokens.of), _leads(tokens))
 
     @property
     def vocabulary(self) -> int:
@@ -212,6 +214,18 @@ class Workload:
         ids, leads = (None if of is None else tuple(of[int(i)] for i in rows) for of in (self.ids, self.leads))
         held = len(self) if self.held is None else self.held
         return Workload(self.lengths[rows], parts, self.poolings, ids, leads, held)
+
+
+def _leads(tokens: Tokens) -> tuple[IntArray, ...]:
+    met: dict[tuple[int, int], int] = {}  # (what leads up, token) → number
+    found = []
+    for row, text in enumerate(tokens.of):
+        before, own = -1 if tokens.parts is None else -1 - int(tokens.parts[row]), []
+        for token in text.ids:
+            before = met.setdefault((before, int(token)), len(met))
+            own.append(before)
+        found.append(np.array(own, dtype=np.int64))
+    return tuple(found)
 
 
 def _distinct(of: Sequence[IntArray]) -> int:
