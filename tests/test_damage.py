@@ -359,3 +359,22 @@ def test_no_config_however_damaged_raises_anything_else(shards):
             said += error.problems
     assert said
     assert all(line.startswith("tiny: ") for line in said)
+
+
+@pytest.mark.parametrize("target", ["../blobs/0123abcd", "model.safetensors"])
+def test_a_link_that_leads_nowhere_is_called_so(tmp_path, target):
+    """A hub's cache whose blobs were not copied, or a link to itself."""
+    folder = write("llama", tmp_path / "linked")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(target)
+    with pytest.raises(CheckpointError, match=r"linked: model\.safetensors in .*linked is no file: a link that leads"):
+        Checkpoint.open(folder)
+
+
+def test_a_tokenizer_that_is_cut_off_is_told_with_its_folder_and_what_to_do(tmp_path):
+    folder = write("llama", tmp_path / "cut")
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=f"cannot be read from {folder}") as caught:
+        Checkpoint.open(folder).tokenizer()
+    assert "model.tokenizer=" in caught.value.next_step

@@ -263,7 +263,11 @@ class Checkpoint:
                 self.tokenizer_from or self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
             )
         except Exception as error:
-            raise CheckpointError(f"{self.name}: its tokenizer cannot be read ({_first_line(error)}).") from error
+            raise CheckpointError(
+                f"{self.name}: its tokenizer cannot be read from {self.tokenizer_from or self.folder} "
+                f"({_first_line(error)}).",
+                "Download tokenizer.json and its neighbours again, or name another folder: model.tokenizer=/models/…",
+            ) from error
 
     def empty_model(self, dtype: str = "float32", attention: str | None = None, short: bool = False) -> Any:
         """The base model without its weights: large parameters on the meta device, buffers real and on the CPU.

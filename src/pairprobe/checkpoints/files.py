@@ -93,6 +93,9 @@ def none_of(name: str, there: Sequence[str], where: str) -> str:
             f"{name}: {pickles[0]} is a pickle, which can run any code when opened, and is refused. "
             "Convert it to safetensors first."
         )
+    if SINGLE in there or INDEX in there:  # listed, and yet no file
+        listed = SINGLE if SINGLE in there else INDEX
+        return f"{name}: {listed} in {where} is no file: a link that leads nowhere. Get the whole repository again."
     others = [f for f in there if f.endswith(".safetensors")]
     hint = f" There is {others[0]}: if it holds the whole model, call it {SINGLE}." if len(others) == 1 else ""
     return f"{name}: no weights ({SINGLE}, or {INDEX} with its files) in {where}.{hint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,8 +110,9 @@ class Stream:
         one_by_one = all(
             p.by == "linear" or (p.by == "dense" and len(p.weights[0][0].shape) < 2) for of in self.layers for p in of
         )
-        rope = str(getattr(self.sequence.stack.config.get_text_config(), "rope_parameters", None))
-        return self.packs and one_by_one and not any(f"'{kind}'" in rope for kind in LENGTHS_MATTER)
+        rope = getattr(self.sequence.stack.config.get_text_config(), "rope_parameters", None)
+        kinds = re.findall(r"'rope_type': '(\w+)'", str(rope))  # of all layers, or of each kind of them
+        return self.packs and one_by_one and not {*kinds} & {*LENGTHS_MATTER}
 
     def settle(self, device: str, dtype: torch.dtype, ids: npt.NDArray[np.int64]) -> None:
         """Fill what lies outside the layers; of the embedding table, the rows of `ids` (ascending) alone."""

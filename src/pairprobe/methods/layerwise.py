@@ -102,7 +102,7 @@ class Layerwise(Pooling):
                     keep.writing.drop()
                 described["memory"] = f"there was less than planned: passes of {most} texts or fewer took their place"
                 continue
-            rest = np.delete(rest, chunk)
+            rest, most = np.delete(rest, chunk), 2 * most  # it may have been for a moment only
         earlier = []
         if gathered.rows:
             were = "was" if len(gathered.rows) == 1 else "were"
