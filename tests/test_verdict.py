@@ -51,12 +51,12 @@ def test_few_pairs_are_warned_of(n, m, warned):
         ),
         (4, 10, "10 against 4 independent pairs"),
         (11, 4, "10 against 4 independent pairs"),
-        (11, 9, "10 against 10 independent pairs held the true Δ 95 times"),
+        (11, 9, "10 against 10 independent pairs, the simulated size nearest to these, held the true Δ 95 times"),
         (
             60,
             5,
-            "100 against 4 independent pairs held the true Δ 92 times in a hundred where similarities are normal, "
-            "and 87",
+            "100 against 4 independent pairs, the simulated size nearest to these, held the true Δ 92 times in a "
+            "hundred where similarities are normal, and 87",
         ),
         (200, 12, "200 against 10 independent pairs"),
         (7, 6, "7 against 7 independent pairs"),
@@ -432,3 +432,13 @@ def test_farther_is_claimed_where_it_was_asked_about():
     assert found.answer == "farther"
     assert test.depths[0].p_less == pytest.approx(1 / 462)
     assert verdict(test, pairs, -1, "closer").answer == "cannot tell"
+
+
+def test_of_four_against_four_it_is_not_said_what_could_be_found():
+    """Since nothing could: a claim needs groups that are worth five."""
+    found = said(*drawn(0, 4, 4))
+    assert found.answer == "cannot tell"
+    assert (
+        "No difference between so few can be claimed, however large it is: cognates are worth 4" in found.sentences[1]
+    )
+    assert "each group should be worth 5." in found.sentences[1]

@@ -113,10 +113,11 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
             why = f"The test of equivalence and the interval, which reaches beyond ±{bound:.3g}, disagree. "
         else:
             why = ""
+        least = _groups_worth(test, CLAIM_WORTH)
         return say(
             "cannot tell",
             f"Cannot tell. {why}Cognates and {controls} differ by {measured} at the primary depth; {said}.",
-            reach,
+            reach if enough else f"No difference between so few can be claimed, however large it is{least}",
         )
     lie = "closer together" if at.delta > 0 else "farther apart"
     if not naive and at.p_greater is not None and (at.p_greater < 0.5) != (at.delta > 0):
@@ -237,10 +238,11 @@ def _few(test: GroupTest) -> list[str]:
             f"{'94' if few_units else '100'} times in a hundred."
         ]
     size, (normal, skewed) = simulated(n, m)
+    nearest = "" if sorted(size) == sorted((n, m)) else ", the simulated size nearest to these,"
     return [
         f"with fewer than {FEW} pairs in a group the interval leans on how similarities are spread: simulated 95 % "
-        f"intervals for {max(size)} against {min(size)} independent pairs held the true Δ {normal} times in a hundred "
-        f"where similarities are normal, and {skewed} where they are skewed."
+        f"intervals for {max(size)} against {min(size)} independent pairs{nearest} held the true Δ {normal} times in "
+        f"a hundred where similarities are normal, and {skewed} where they are skewed."
     ]
 
 
