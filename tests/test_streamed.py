@@ -410,7 +410,8 @@ def test_other_dtypes_are_as_near_to_float32_as_the_resident_model_is(opened, ki
     found = observed(replace(CPU, dtype=dtype), checkpoint, tokens)
     resident = Resident(device="cpu", dtype=dtype, batch_tokens=50)
     exact = observed(CPU, checkpoint, tokens)
-    assert 0 < far(found, exact) <= 1.5 * far(observed(resident, checkpoint, tokens), exact)
+    # the largest of some thousand rounding errors, which on some processors depend on how many rows are multiplied
+    assert 0 < far(found, exact) <= 3 * far(observed(resident, checkpoint, tokens), exact)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -418,7 +419,9 @@ def test_other_dtypes_are_as_near_to_float32_as_the_resident_model_is(opened, ki
 def test_damaged_weights_are_found_at_the_layer_where_they_are(tmp_path, layer, value):
     checkpoint = Checkpoint.open(write("llama", tmp_path / "planted", plant=(layer, value)))
     tokens = tokens_of(checkpoint)
-    with pytest.raises(ExecutionError, match=rf"state {layer + 1} is not finite .* in \d texts: The Proto") as raised:
+    with pytest.raises(
+        ExecutionError, match=rf"state {layer + 1} is not finite .* in \d of \d texts .*: The Proto"
+    ) as raised:
         observed(CPU, checkpoint, tokens)
     assert "damaged" in raised.value.next_step
     assert not readers()
@@ -591,7 +594,7 @@ def test_states_that_cannot_all_be_taken_up_are_not_taken_up_at_all(tmp_path, mo
     taken = stream.taken_apart(checkpoint, "float32", "sdpa")
     with torch.inference_mode():
         taken.settle("cpu", torch.float32, np.unique(np.concatenate([t.ids for t in tokens.of])))
-        work = [stream.enter(taken.sequence, tokens, np.array([row]), "cpu") for row in range(len(tokens))]
+        work = [stream.enter(taken.sequence, tokens, (np.array([row]),), "cpu") for row in range(len(tokens))]
         file = tmp_path / "state-002"
         stream.save(work, tokens, file)
         before = [batch.states.clone() for batch in work]
