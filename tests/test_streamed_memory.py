@@ -101,7 +101,7 @@ def test_a_checkpoint_larger_than_its_budget_runs_within_it_in_several_passes_wi
 @linux
 def test_what_does_not_fit_at_all_is_said_before_anything_is_read(large, tmp_path):
     said = child(large, 0.02, 8, tmp_path / "none.npy")
-    assert re.match(r"ExecutionError: llama: needs about \d\d MB of the host, of which it may use 20 MB", said["error"])
+    assert re.match(r"OutOfMemory: llama: needs about \d\d MB of the host, of which it may use 20 MB", said["error"])
     assert said["peak"] < 0.02e9
 
 
