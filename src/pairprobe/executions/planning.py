@@ -129,8 +129,8 @@ def needs(of: Sizes, asked: Workload, device: str, batch_tokens: int, budget: Bu
 
     Where nothing fits, the smallest possible run is returned; `budget.short` tells what it lacks.
     """
-    one = _one_pass(of, asked, np.arange(len(asked)), device, batch_tokens, budget)
     found = tuple(passes(of, asked, device, batch_tokens, budget))
+    one = found[0] if len(found) == 1 else _one_pass(of, asked, np.arange(len(asked)), device, batch_tokens, budget)
     return Needs(found, max(one.host, one.gpu))
 
 
