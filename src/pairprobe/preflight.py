@@ -10,6 +10,7 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.config import Job
 from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
+from pairprobe.executions.memory import megabytes
 from pairprobe.multiverse import asked_of_the_model, ways
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.rooms import Keeping, Workload
@@ -197,9 +198,7 @@ def sizes(pairs: PairSet) -> str:
 
 def gigabytes(n: float) -> str:
     """Bytes for people: '91 MB', '21.3 GB' (decimal units)."""
-    if n < 1e6:
-        return f"{n / 1e3:.0f} kB"
-    return f"{n / 1e6:.0f} MB" if n < 1e9 else f"{n / 1e9:.1f} GB"
+    return f"{n / 1e3:.0f} kB" if n < 1e6 else megabytes(n)
 
 
 def stored(checkpoint: Any, execution: Any) -> str:
