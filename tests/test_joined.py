@@ -171,7 +171,14 @@ def test_rows_of_groups_worked_by_hand() -> None:
     assert taken.sizes == (5, 4)
     real = mask.flatten().nonzero()[0]
     assert taken.places[taken.back][real].tolist() == [0, 1, 2, 0, 1, 5, 0, 7, 9, 10, 11, 12]
-    assert (found.again.tolist(), found.alike.tolist()) == ([3, 4, 6], [0, 1, 0])
+    assert found.again.tolist() == [3, 4, 6]
+    assert found.apart_in(flat, taken.back) == frozenset()
+    flat[6] += 1  # after the layer, say
+    assert found.apart_in(flat, taken.back) == {0}
+    assert found.apart_in(flat, found.each.back) == frozenset()  # they share no row
+    flat[6] -= 1
+    assert found.shared(flat, frozenset([0])).sizes == (8, 4)
+    assert found.shared(flat, frozenset([0, 1])) is None
     flat[4] = 9.0
     taken = found.shared(flat)
     assert taken is not None

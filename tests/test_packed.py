@@ -143,9 +143,9 @@ def test_weights_are_used_in_the_order_they_are_read_in(opened, kind, monkeypatc
 # ── what is shared ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def workshop(ids: torch.Tensor, mask: torch.Tensor) -> Workshop:
+def workshop(ids: torch.Tensor, mask: torch.Tensor, sizes: tuple[int, ...] = ()) -> Workshop:
     made = Workshop("cpu", torch.float32, as_stored=False)
-    made.batch(mask, mask.sum(dim=1).tolist(), rows(ids.numpy(), mask.numpy(), "cpu"))
+    made.batch(mask, mask.sum(dim=1).tolist(), rows(ids.numpy(), mask.numpy(), "cpu", sizes))
     return made
 
 
@@ -243,6 +243,21 @@ def test_results_that_differ_are_not_shared():
     x[2, 0, 1, 0] += 1
     with pytest.raises(Unlike):
         pack.results(x)
+
+
+def test_a_group_whose_results_differ_leaves_the_others_as_they_are():
+    from pairprobe.executions.attention import by_length
+
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 5, 5]])  # two texts each; the first are one
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    made, layer = workshop(ids, mask, (2, 2)), Attends()
+    layer.inner = torch.nn.Identity()  # no activation, which would be run group by group
+    x = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))[ids]
+    call = Call((), {"mask": None}, False)
+    with by_length(made), torch.inference_mode():
+        found = packed.run(call, layer, x, made, True)  # the model says that it looks back, and does not
+        assert layer.seen == [(1, 4 + 6, 16), (1, 4 + 8, 16)]
+        assert torch.allclose(found, Attends()(x), atol=1e-6)
 
 
 def test_what_is_given_for_each_token_is_packed_and_masks_are_not():

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pairprobe.executions.sharing import unlike
-
 if TYPE_CHECKING:
     import torch
 
@@ -44,7 +42,11 @@ def known(layers: Iterable[torch.nn.Module], config: Any) -> bool:
 
 
 class Unlike(Exception):
-    """Attention gave rows that were to be one another's another result."""
+    """Attention gave rows that were to be one another's another result. groups: numbers of those it happened in."""
+
+    def __init__(self, groups: frozenset[int]) -> None:
+        super().__init__(groups)
+        self.groups = groups
 
 
 @dataclass(eq=False)
@@ -77,35 +79,36 @@ class Pack:
         self.attended += 1
         flat = x.transpose(1, 2).flatten(0, 1)  # [texts × tokens, heads, width]
         if self.checked is not None:
-            again, alike = self.checked.again, self.checked.alike
-            shared = self.taken.back.index_select(0, again) == self.taken.back.index_select(0, alike)
-            if bool((unlike(flat, again, alike) & shared).any()):
-                raise Unlike
+            apart = self.checked.apart_in(flat, self.taken.back)
+            if apart:
+                raise Unlike(apart)
         return flat.index_select(0, self.taken.places).transpose(0, 1)[None]
 
 
 def run(call: Call, layer: torch.nn.Module, states: torch.Tensor, workshop: Workshop, causal: bool) -> torch.Tensor:
     """What `layer` makes of the workshop's batch, [texts, tokens, width] → the same shape.
 
-    Rows are shared where they are equal, bit for bit, before the layer and after attention; else each token has its
-    own. causal: what the model says of itself.
+    Rows are shared where they are equal, bit for bit, before the layer and after attention; in a group where they are
+    not each token has its own. causal: what the model says of itself.
     """
     rows = workshop.rows
     if rows is None:
         return call(layer, states)
     flat, shape = states.flatten(0, 1), workshop.shape
-    packs = [Pack(rows.each, shape)]
-    shared = workshop.shared(flat) if looks_back(call, shape[1], causal) else None
-    if shared is not None:
-        packs.insert(0, Pack(shared, shape, checked=rows))
-    for pack in packs:
+    apart: frozenset[int] = frozenset()
+    several = len(rows.again) > 0 and looks_back(call, shape[1], causal)
+    while True:
+        shared = rows.shared(flat, apart) if several else None
+        pack = Pack(rows.each, shape) if shared is None else Pack(shared, shape, checked=rows)
         try:
             with workshop.packing(pack), group_by_group(layer, pack.taken.sizes):
                 found = packed(call, pack)(layer, pack.rows(states))
-        except Unlike:
+        except Unlike as unlike:
+            apart |= unlike.groups  # which will not be among them again
             continue
-        if pack.attended:
-            return pack.batch(found)
+        if not pack.attended:
+            break
+        return pack.batch(found)
     return call(layer, states)  # its attention is computed in some other way
 
 

@@ -61,14 +61,17 @@ class Rows:
         """Every real token by itself."""
         return Taken(self.real, self.apart, (len(self.real),))
 
-    def shared(self, flat: torch.Tensor) -> Taken | None:
+    def shared(self, flat: torch.Tensor, apart: frozenset[int] = frozenset()) -> Taken | None:
         """What serves for all of these inputs [batch × tokens, in].
 
         A row is shared only where it equals its beginning's first row bit for bit: threads may round single rows in
-        another way, and those are computed by themselves. None where most differ: then nothing is to be gained.
+        another way, and those are computed by themselves. None where most differ: then nothing is to be gained; and
+        where `apart` says that nothing is to be shared, see `Groups`.
         """
         import torch
 
+        if apart:
+            return None
         own = self.again[unlike(flat, self.again, self.alike)]
         if not len(own):
             return Taken(self.first, self.back, (len(self.first),))
@@ -77,6 +80,11 @@ class Rows:
         back = self.back.clone()
         back[own] = len(self.first) + torch.arange(len(own), device=own.device)
         return Taken(torch.cat([self.first, own]), back, (len(self.first) + len(own),))
+
+    def apart_in(self, flat: torch.Tensor, back: torch.Tensor) -> frozenset[int]:
+        """{0} where rows of `flat` that share one by `back` differ by a bit, else {}; see `Groups.apart_in`."""
+        shared = back.index_select(0, self.again) == back.index_select(0, self.alike)
+        return frozenset([0] if bool((unlike(flat, self.again, self.alike) & shared).any()) else [])
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,20 +104,19 @@ class Groups:
         return torch.cat([rows.again for rows in self.of])
 
     @property
-    def alike(self) -> torch.Tensor:
-        """Of all groups, see `Rows`."""
-        import torch
-
-        return torch.cat([rows.alike for rows in self.of])
-
-    @property
     def each(self) -> Taken:
         """Every real token by itself."""
         return _one_after_another([rows.each for rows in self.of])
 
-    def shared(self, flat: torch.Tensor) -> Taken | None:
-        """What serves for all, where it does in one group at least; see `Rows.shared`."""
-        found = [rows.shared(flat) for rows in self.of]
+    def apart_in(self, flat: torch.Tensor, back: torch.Tensor) -> frozenset[int]:
+        """Numbers of the groups in which rows of `flat` [batch × tokens, …] that share one by `back`, int [batch ×
+        tokens], differ by a bit."""
+        return frozenset(n for n, rows in enumerate(self.of) if rows.apart_in(flat, back))
+
+    def shared(self, flat: torch.Tensor, apart: frozenset[int] = frozenset()) -> Taken | None:
+        """What serves for all, where it does in one group at least; see `Rows.shared`. apart: groups that share
+        nothing."""
+        found = [None if n in apart else rows.shared(flat) for n, rows in enumerate(self.of)]
         if all(taken is None for taken in found):
             return None
         return _one_after_another([taken or rows.each for taken, rows in zip(found, self.of, strict=True)])
