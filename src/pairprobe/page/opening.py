@@ -186,6 +186,8 @@ def how(run: Run) -> str:
     test = run.primary
     if not test.scheme:
         return f"No relabelling: {test.why_no_p}"
+    if test.why_no_p:
+        return f"No p-value is given: {test.why_no_p}"
     kind = "all" if test.exact else "random"
     scheme = "" if test.scheme == PAIRS_RELABELLED else f" ({test.scheme}; {test.clusters} clusters)"
     return (
