@@ -258,6 +258,37 @@ def test_a_wrong_group_name_is_one_problem_however_many_rows_it_stands_in(tmp_pa
     )
 
 
+def test_a_pair_given_both_as_cognate_and_as_control_is_refused_with_both_lines(tmp_path):
+    rows = "a,b,cognate\nc,d,cognate\nb,a,control\ne,f,control\ne,f,unrelated\ng,h,unrelated\nc,d,unrelated\n"
+    assert list(problems_of(saved(tmp_path, NEEDED + rows))[1:]) == [
+        "line 4: b – a is given as control here and as cognate in line 2; a pair is cognate or a control, not both.",
+        "line 8: c – d is given as unrelated here and as cognate in line 3; a pair is cognate or a control, not both.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        (("en", "", ""), ("sv", "", ""), False),
+        (("en", "bank", ""), ("en", "bench", ""), False),
+        (("en", "", "BANK"), ("en", "", "BENCH"), False),
+        (("en", "", "BANK"), ("en", "", "BANK"), True),
+        (("en", "", "BANK"), ("en", "", ""), True),  # not said to be another
+    ],
+)
+def test_words_of_another_language_gloss_or_concept_are_another_pair(tmp_path, first, second, refused):
+    rows = "".join(
+        f"bank,Bank,{group},{lang},{gloss},{concept}\n"
+        for group, (lang, gloss, concept) in (("cognate", first), ("control", second))
+    )
+    others = "c,d,cognate,,,\ne,f,control,,,\n"
+    file = saved(tmp_path, f"word_a,word_b,group,lang_a,gloss_a,concept\n{rows}{others}")
+    if refused:
+        assert "line 3: bank – Bank is given as control here and as cognate in line 2" in problems_of(file)[1]
+    else:
+        assert len(Table(str(file)).read().pairs) == 4
+
+
 FAULTY = "a,b,cognate\nc,,cognate\n"  # line 3 lacks a word
 
 
