@@ -153,6 +153,10 @@ def test_sections_come_in_the_order_of_the_questions_a_reader_has(tree: Node) ->
                      "tokens", "multiverse", "provenance", "repeat"]  # fmt: skip
 
 
+def test_the_test_of_partners_names_what_else_may_make_it(tree: Node) -> None:
+    assert "Meaning, spelling and shared tokens can, as well as ancestry." in tree.by_id("partners").text
+
+
 def test_headings_go_down_one_step_at_a_time(tree: Node) -> None:
     assert len(tree.all("h1")) == 1
     levels = [int(m) for m in re.findall(r"<h([1-6])", page_text(tree))]
