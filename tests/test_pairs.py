@@ -15,6 +15,7 @@ import pytest
 
 from pairprobe.errors import PairsError
 from pairprobe.pairs.pie_oc import PieOc
+from pairprobe.pairs.pie_oc_modern import PieOcModern
 from pairprobe.pairs.reference import read_reference
 from pairprobe.pairs.table import SHOWN, Table
 from pairprobe.records import COGNATE, Pair, PairSet, Similarities, Word
@@ -510,6 +511,13 @@ def test_every_refusal_says_what_to_do_next(tmp_path):
 
 def test_the_published_set_has_ten_cognates_and_four_controls():
     assert PieOc().read().sizes == {"cognate": 10, "control": 4}
+
+
+@pytest.mark.parametrize("shipped", [PieOc(), PieOcModern()])
+def test_the_source_of_a_set_that_comes_with_pairprobe_is_a_file_one_can_open(shipped):
+    source = Path(shipped.read().source)
+    assert source.is_absolute()
+    assert source.is_file()
 
 
 def test_all_eight_control_words_occur_in_cognate_pairs_too():
