@@ -16,7 +16,7 @@ from pairprobe import beside, tracking
 from pairprobe.commands.main import run
 from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline, PartnerDepth, PartnerTest
 from pairprobe.outcomes import DepthTest, Interval, Verdict
-from pairprobe.records import Balance, Pair, PairSet, Word
+from pairprobe.records import Balance, Pair, PairSet, Similarities, Word
 from pairprobe.result import Evidence
 
 AT = DepthTest(3, 0.6, 0.5, 0.1, 0.1, 0.1, Interval(0.05, 0.15), 1.0, None, 3.0, 0.001, 0.001, 0.01)
@@ -239,12 +239,14 @@ def test_what_partners_show_is_said_by_their_p(p: float | None, delta: float, sa
     test = PartnerTest("cosine", 9, 9, 9, (at,), 999, False, 0.001, 5.0, 0.3, 0.1, "exchanged")
     told = [text for _, text in beside._partner_lines(test, 0, 0.05)]
     assert told[0].startswith(said)
-    assert any("share a meaning" in text for text in told) == (p == 0.01)
+    assert any("meaning, spelling and shared tokens can make that" in text for text in told) == (p == 0.01)
 
 
 def test_drawn_pairs_are_said_to_be_one_draw() -> None:
     pairs = PairSet("some", (), "tests")
     assert beside.of_the_design(pairs) == ()
+    few = [Similarities(name, np.zeros((1, 2)), (0,), beware=text) for name, text in (("a", ""), ("b", "b: few."))]
+    assert beside.of_the_design(pairs, few) == ("b: few.",)
     (said,) = beside.of_the_design(replace(pairs, seed=7))
     assert "pairs.seed=7" in said
     assert "-m pairs.seed=0,1,2,3,4" in said

@@ -172,6 +172,33 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return kept
 
 
+@pytest.mark.parametrize(("depth", "called"), [(0, "embedding"), (6, "depth 6")])
+def test_a_single_depth_is_a_named_place_and_no_scale(
+    depth: int, called: str, drawn: list[Any], tmp_path: Path
+) -> None:
+    test = group_test("cosine", "control", range(depth, depth + 1), True)
+    figures.delta_by_depth([test], depth, tmp_path / "delta.png")
+    (axis,) = drawn[0].axes
+    assert [(t.get_position()[0], t.get_text()) for t in axis.get_xticklabels()] == [(depth, called)]
+    assert axis.get_xlim()[0] < depth < axis.get_xlim()[1]
+
+
+@pytest.mark.parametrize("depths", [range(1), range(7)])
+def test_a_legend_shows_a_swatch_of_an_interval_only_where_one_is_drawn(
+    depths: range, drawn: list[Any], tmp_path: Path
+) -> None:
+    none, some = (group_test(name, "control", depths, name == "centred") for name in ("cosine", "centred"))
+    figures.delta_by_depth([none, some], depths[-1], tmp_path / "both.png")
+    figures.delta_by_depth([none], depths[-1], tmp_path / "none.png")
+    both, alone = ([t.get_text() for t in fig.legends[0].get_texts()] for fig in drawn)
+    assert both == ["no interval: similarities do not vary", "primary depth", "95 % interval of Δ"]
+    assert alone == ["no interval: similarities do not vary", "primary depth"]
+    words = drawn[1].legends[0].legend_handles[0]
+    assert words.get_linestyle() == "None"  # words alone
+    assert words.get_marker() in ("None", " ")
+    assert not drawn[1].axes[0].collections  # no band, no bar
+
+
 def test_pairs_of_runs_compared_have_the_colour_of_their_group(drawn: list[Any], tmp_path: Path) -> None:
     rows = [{"name": n, "delta": 0.1, "low": None, "high": None} for n in "ab"]
     values = {"p1": 0.1, "p2": 0.2, "p3": 0.3, "p4": 0.4}

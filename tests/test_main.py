@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import signal
+import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pairprobe import __version__
 from pairprobe.commands import run as run_command
 from pairprobe.commands.main import run
 
@@ -133,3 +139,33 @@ def test_choices_of_an_added_folder_are_known(groups: Path, capfd: pytest.Captur
     assert "there is no such template. Did you mean 'mine'? Choices: bare, gloss, mine, pattern." in said
     assert run(["--config-dir", str(groups), "template=mine", "modle=minilm"]) == 2
     assert "no such template" not in capfd.readouterr().err
+
+
+# ── what is said before anything else ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("words", [["--version"], ["method=static", "--version"]])
+def test_the_version_is_this_programs_with_hydras_beside_it(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 0
+    assert capfd.readouterr().out == f"pairprobe {__version__} (Hydra {version('hydra-core')})\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "compare", "doctor"])
+@pytest.mark.parametrize(
+    ("words", "terminal", "told"),
+    [([], True, True), ([], False, False), (["--quiet"], True, False), (["-h"], True, False)],
+)
+def test_a_person_at_a_terminal_is_told_at_once_what_takes_seconds(
+    command: str, words: list[str], terminal: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    said.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", said)
+    before: list[str] = []
+    fake = SimpleNamespace(main=lambda _words: before.append(said.getvalue()) or 0)
+    monkeypatch.setattr(importlib, "import_module", lambda _name: fake)
+    assert run([command, *words]) == 0
+    assert [bool(text) for text in before] == [told]
+    assert all("wait" in text and "…" in text for text in before if told)

@@ -22,6 +22,7 @@ from pairprobe.outcomes import PERHAPS, Interval
 from pairprobe.page import charts, stored, svg
 from pairprobe.page.document import page, page_of_several
 from pairprobe.page.markup import Html, chance, escape, number, tag
+from pairprobe.page.origin import from_anywhere
 from pairprobe.page.precision import model_of, precision_of, series
 from pairprobe.page.several import names
 from pairprobe.page.spread import MOST, drawn, specification_curve
@@ -151,6 +152,26 @@ def test_sections_come_in_the_order_of_the_questions_a_reader_has(tree: Node) ->
     order = [s.attributes["id"] for s in tree.all("main")[0].children if isinstance(s, Node)]
     assert order == ["verdict", "beware", "plan", "curves", "pairs", "partners", "confounds", "scores", "geometry",
                      "tokens", "multiverse", "provenance", "repeat"]  # fmt: skip
+
+
+def test_the_test_of_partners_names_what_else_may_make_it(tree: Node) -> None:
+    assert "Meaning, spelling and shared tokens can, as well as ancestry." in tree.by_id("partners").text
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "shown"),
+    [
+        ("method=static pairs.path=mine.csv", "/data/mine.csv", "method=static pairs.path=/data/mine.csv"),
+        ("+pairs.path=~/mine.csv", "/somewhere/mine.csv", "+pairs.path=/somewhere/mine.csv"),
+        ("pairs.path=/data/mine.csv", "/data/mine.csv", "pairs.path=/data/mine.csv"),
+        ("pairs.path=a,b.csv", "/data/a,b.csv", "'pairs.path='\"'\"'/data/a,b.csv'\"'\"''"),
+        ("'similarity=[cosine,centred]' template=bare", "", "'similarity=[cosine,centred]' template=bare"),
+        ("", "", ""),
+    ],
+)
+def test_paths_in_the_words_a_run_was_asked_for_with_are_whole(given: str, path: str, shown: str) -> None:
+    params = {"pairs.path": path, "method.name": "static", "template.name": "bare"}
+    assert from_anywhere(given, params) == shown
 
 
 def test_headings_go_down_one_step_at_a_time(tree: Node) -> None:

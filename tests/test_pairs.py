@@ -15,6 +15,7 @@ import pytest
 
 from pairprobe.errors import PairsError
 from pairprobe.pairs.pie_oc import PieOc
+from pairprobe.pairs.pie_oc_modern import PieOcModern
 from pairprobe.pairs.reference import read_reference
 from pairprobe.pairs.table import SHOWN, Table
 from pairprobe.records import COGNATE, Pair, PairSet, Similarities, Word
@@ -258,6 +259,37 @@ def test_a_wrong_group_name_is_one_problem_however_many_rows_it_stands_in(tmp_pa
     )
 
 
+def test_a_pair_given_both_as_cognate_and_as_control_is_refused_with_both_lines(tmp_path):
+    rows = "a,b,cognate\nc,d,cognate\nb,a,control\ne,f,control\ne,f,unrelated\ng,h,unrelated\nc,d,unrelated\n"
+    assert list(problems_of(saved(tmp_path, NEEDED + rows))[1:]) == [
+        "line 4: b – a is given as control here and as cognate in line 2; a pair is cognate or a control, not both.",
+        "line 8: c – d is given as unrelated here and as cognate in line 3; a pair is cognate or a control, not both.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        (("en", "", ""), ("sv", "", ""), False),
+        (("en", "bank", ""), ("en", "bench", ""), False),
+        (("en", "", "BANK"), ("en", "", "BENCH"), False),
+        (("en", "", "BANK"), ("en", "", "BANK"), True),
+        (("en", "", "BANK"), ("en", "", ""), True),  # not said to be another
+    ],
+)
+def test_words_of_another_language_gloss_or_concept_are_another_pair(tmp_path, first, second, refused):
+    rows = "".join(
+        f"bank,Bank,{group},{lang},{gloss},{concept}\n"
+        for group, (lang, gloss, concept) in (("cognate", first), ("control", second))
+    )
+    others = "c,d,cognate,,,\ne,f,control,,,\n"
+    file = saved(tmp_path, f"word_a,word_b,group,lang_a,gloss_a,concept\n{rows}{others}")
+    if refused:
+        assert "line 3: bank – Bank is given as control here and as cognate in line 2" in problems_of(file)[1]
+    else:
+        assert len(Table(str(file)).read().pairs) == 4
+
+
 FAULTY = "a,b,cognate\nc,,cognate\n"  # line 3 lacks a word
 
 
@@ -479,6 +511,13 @@ def test_every_refusal_says_what_to_do_next(tmp_path):
 
 def test_the_published_set_has_ten_cognates_and_four_controls():
     assert PieOc().read().sizes == {"cognate": 10, "control": 4}
+
+
+@pytest.mark.parametrize("shipped", [PieOc(), PieOcModern()])
+def test_the_source_of_a_set_that_comes_with_pairprobe_is_a_file_one_can_open(shipped):
+    source = Path(shipped.read().source)
+    assert source.is_absolute()
+    assert source.is_file()
 
 
 def test_all_eight_control_words_occur_in_cognate_pairs_too():

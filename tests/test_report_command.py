@@ -87,6 +87,8 @@ def test_the_page_of_a_sweep_is_made_from_the_store_that_its_runs_are_in(
     assert run(["-m", *WORDS[:2], "template=bare,gloss", *WORDS[3:], elsewhere, "--quiet"]) == 0
     out, err = said(capsys)
     assert not err
+    (hint,) = re.findall("python run.py compare --sweep .*", out)
+    assert hint.endswith(f" --tracking-uri {elsewhere.removeprefix('tracking.uri=')}")
     assert "template=gloss" in (home / out.split()[-1]).read_text(encoding="utf-8")
 
 

@@ -136,6 +136,19 @@ def test_unrelated_words_have_a_centred_cosine_just_under_zero(n):
     np.testing.assert_allclose(measured.values, -1 / (n - 1), atol=1e-12)
 
 
+@pytest.mark.parametrize("similarity", [Centred(), ZScored()])
+@pytest.mark.parametrize(("n", "told"), [(8, True), (19, True), (20, False)])
+def test_a_mean_of_few_of_the_compared_words_is_to_be_bewared_of(similarity, n, told):
+    vectors = vectors_of(np.random.default_rng(n).normal(size=(n, 4)).tolist())
+    said = similarity.measure(vectors, texts_of(n, (0, 1), (2, 3))).beware
+    assert bool(said) == told
+    if n == 8:
+        assert said.startswith(
+            f"{similarity.name} takes out the mean of the 8 texts that are compared themselves: each"
+        )
+        assert "each makes 12 % of that mean, and unrelated ones have a cosine of about −0.14." in said
+
+
 def test_every_distinct_text_counts_once_in_the_mean_however_many_pairs_use_it():
     vectors = vectors_of([[1, 2], [3, 1], [2, 3]])
     once = Centred().measure(vectors, texts_of(3, (0, 1))).values[0, 0]
@@ -225,6 +238,16 @@ def test_the_mean_is_that_of_words_in_no_pair():
     np.testing.assert_allclose(measured.values, expected, atol=1e-13)
     assert measured.reference == "80 words of list of mine that are in no pair"
     assert measured.reference in measured.about
+
+
+def test_a_language_of_few_words_is_named_and_a_reference_leaves_nothing_to_beware_of():
+    vectors, texts = with_reference(words=50, reference=0)
+    said = [Word(t.word.form, lang="PIE" if i < 31 else "Chinese") for i, t in enumerate(texts.texts)]
+    own = changed(texts, texts=tuple(dataclasses.replace(t, word=w) for t, w in zip(texts.texts, said, strict=True)))
+    beware = LanguageCentred().measure(vectors, own).beware
+    assert beware.startswith("language_centred takes out the mean of the 19 texts of Chinese that are compared")
+    vectors, texts = with_reference()
+    assert {ALL[name].measure(vectors, texts).beware for name in REFERRING} == {""}
 
 
 def test_z_scores_are_scikit_learns_and_scipys():

@@ -121,7 +121,23 @@ def test_too_few_pairs_for_a_p_cannot_tell_and_say_so():
     strict = group_test(HIGH[:4], LOW[:4], Statistics(resamples=200, alpha=0.01))
     found = verdict(strict, pair_set(4, 4), -1)
     assert found.answer == "cannot tell"
-    assert "no relabelling can give a p-value under 0.029; none is given" in found.sentences[0]
+    why = "4 against 4 pairs have 70 relabellings, which can give none under 0.029."
+    assert f"No p-value is given: {why}" in found.sentences[0]
+
+
+def test_too_few_relabellings_drawn_for_a_p_say_how_more_are_drawn():
+    few = group_test(HIGH, LOW, Statistics(resamples=200, permutations=100, exact_below=1, alpha=0.005))
+    found = verdict(few, pair_set(6, 5), -1)
+    why = "100 random relabellings can give none under 0.0099. Raise statistics.permutations."
+    assert f"No p-value is given: {why}" in found.sentences[0]
+
+
+def test_where_neither_an_interval_nor_a_p_can_be_given_both_are_explained():
+    found = said([0.8, 0.9], [0.1, 0.2])
+    assert "No interval is given" in found.sentences[0]
+    assert found.sentences[1] == (
+        "No p-value is given either: 2 against 2 pairs have 6 relabellings, which can give none under 0.33."
+    )
 
 
 def changed(test: GroupTest, **fields: object) -> GroupTest:
@@ -442,3 +458,13 @@ def test_of_four_against_four_it_is_not_said_what_could_be_found():
         "No difference between so few can be claimed, however large it is: cognates are worth 4" in found.sentences[1]
     )
     assert "each group should be worth 5." in found.sentences[1]
+
+
+def test_what_groups_are_worth_is_told_once_where_equivalence_is_held_back():
+    x, y = drawn(0, 4, 4)
+    around = changed(group_test(x, y), p=0.9, delta_ci=Interval(-0.005, 0.005), equivalence_p=0.01)
+    found = verdict(around, pair_set(4, 4), -1)
+    assert found.sentences[0].startswith(
+        "Cannot tell. The test of equivalence alone is not enough for so few. Cognates"
+    )
+    assert " ".join(found.sentences).count("are worth 4") == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from pairprobe.evidence import AdjustedDelta, FormBaseline, PartnerDepth, PartnerTest, ScoreCheck
 from pairprobe.outcomes import BY_MEANING, PERHAPS, DepthTest, Interval, Verdict, p_text, signed
-from pairprobe.records import Pair, PairSet
+from pairprobe.records import Pair, PairSet, Similarities
 from pairprobe.result import Evidence, Result
 
 REPEATED = 3  # pairs that are named
@@ -102,9 +102,10 @@ def _nothing_measured(evidence: Evidence, verdict: Verdict) -> list[str]:
     ]
 
 
-def of_the_design(pairs: PairSet) -> tuple[str, ...]:
-    """What must stand beside any verdict on these pairs: what is repeated in them, and that they were drawn."""
-    return (*_repeated(pairs), *_drawn(pairs))
+def of_the_design(pairs: PairSet, similarities: Sequence[Similarities] = ()) -> tuple[str, ...]:
+    """What must stand beside any verdict on these pairs: what is repeated in them, that they were drawn, and which
+    similarities have too few words to mean much."""
+    return (*_repeated(pairs), *_drawn(pairs), *(s.beware for s in similarities if s.beware))
 
 
 def _repeated(pairs: PairSet) -> Iterator[str]:
@@ -206,7 +207,7 @@ def _partner_lines(test: PartnerTest, depth: int, alpha: float) -> Iterator[tupl
     if test.why_no_p:
         yield "", f"no p-value: {test.why_no_p}"
     if shown and at.delta > 0:
-        yield "", "partners may share a meaning as well as an ancestor, the others share neither"
+        yield "", "meaning, spelling and shared tokens can make that as well as ancestry can"
 
 
 def _adjusted_lines(a: AdjustedDelta) -> Iterator[tuple[str, str]]:

@@ -58,29 +58,39 @@ def delta_by_depth(tests: list[GroupTest], primary_depth: int, file: Path) -> Pa
         low = np.array([t.delta_ci.low if t.delta_ci else np.nan for t in test.depths])
         high = np.array([t.delta_ci.high if t.delta_ci else np.nan for t in test.depths])
         axis.axhline(0, color="0.4", linewidth=0.8)
-        why_none = test.why_no_interval
-        label = f"no interval: {why_none}" if why_none else f"{100 * test.confidence:g} % interval of Δ"
+        known = np.isfinite(low)
+        if known.any():
+            label = f"{100 * test.confidence:g} % interval of Δ"
+        else:  # words without a swatch: nothing is drawn that it could stand for
+            label = None
+            axis.plot([], [], " ", label=f"no interval: {test.why_no_interval or 'similarities do not vary'}")
         bands = [t.max_t_band for t in test.depths]
         if len(depth) > 1 and all(bands):
             ends = np.array([(b.low, b.high) for b in bands if b])
             style = {"color": "0.35", "linestyle": "--", "linewidth": 1.0}
             axis.plot(depth, ends[:, 0], **style, label=f"beyond: p max-T ≤ {test.alpha:g}")
             axis.plot(depth, ends[:, 1], **style)
-        if len(depth) == 1:
+        if label and len(depth) == 1:
             axis.errorbar(depth, delta, [delta - low, high - delta], fmt="o", color=BLUE, capsize=5, label=label)
-        else:
+        elif label:
             axis.fill_between(depth, low, high, color=BLUE, alpha=0.2, linewidth=0, label=label)
-            axis.plot(depth, delta, "o-", color=BLUE, markersize=4)
+        axis.plot(depth, delta, "o-", color=BLUE, markersize=4)
         here = depth == primary_depth
         axis.plot(depth[here], delta[here], "o", color=OTHERS[0], markersize=8, label="primary depth", zorder=5)
         axis.set_ylabel(f"Δ {test.similarity}")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(depth) == 1:  # a place with a name, not a scale from −0.04 to 0.04
+            axis.set_xticks(depth, ["embedding" if depth[0] == 0 else f"depth {depth[0]}"])
+            axis.set_xlim(depth[0] - 1, depth[0] + 1)
+        else:
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_title(
             f"{test.similarity}: {test.n_cognate} cognate − {test.n_control} {test.control} pairs", loc="left"
         )
     # below all panels: over a curve it would hide some of it
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    axes[-1].set_xlabel("depth (0: embedding output, last: after the final norm)")
+    named = {name: mark for axis in axes for mark, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    fig.legend([*named.values()], [*named], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    if any(len(test.depths) > 1 for test in tests):
+        axes[-1].set_xlabel("depth (0: embedding output, last: after the final norm)")
     return save(fig, file)
 
 

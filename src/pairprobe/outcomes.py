@@ -103,11 +103,12 @@ class GroupTest:
     a two-sided t test at `alpha` finds d = `effect`; detectable_d: the |d| it finds with chance `power_wanted`.
     units: how many independent units (words linked by a cognate pair, a concept or a cognate set) the pairs hold;
     clusters: how many groups of pairs share no unit with each other, which is what relabelling moves; crossing: pairs
-    whose words belong to two units. scheme: how relabelling was done, in words; '' where nothing could be relabelled,
-    and why_no_p says why. sesoi: the smallest difference of interest, in standard deviations, that `equivalence_p` is
-    about. family: how many depths × similarities p_max_t and q allow for. resampled: what was drawn with replacement
-    for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is none. effective_cognate, effective_control:
-    of how many independent pairs each group is worth at least, which is what power and detectable_d suppose.
+    whose words belong to two units. scheme: how relabelling was done, in words; '' where links left too few ways.
+    why_no_p: why there is no p, as a sentence; '' where there is one. sesoi: the smallest difference of interest, in
+    standard deviations, that `equivalence_p` is about. family: how many depths × similarities p_max_t and q allow for.
+    resampled: what was drawn with replacement for the interval of Δ: 'pairs', 'clusters' or 'units'; '' where there is
+    none. effective_cognate, effective_control: of how many independent pairs each group is worth at least, which is
+    what power and detectable_d suppose.
     moved_cognate, moved_control: how many pairs of each group relabelling may move; None where that was not recorded.
     """
 

@@ -275,7 +275,7 @@ class Vectors:
 class Similarities:
     """One number per pair and depth. values: float64 [depths, pairs]; larger is always more alike.
 
-    reference: the vocabulary it used, '' for none.
+    reference: the vocabulary it used, '' for none. beware: why its numbers may mean little here, '' for no reason.
     """
 
     name: str
@@ -283,6 +283,7 @@ class Similarities:
     depths: tuple[int, ...]
     about: str = ""
     reference: str = ""
+    beware: str = ""
 
     def __post_init__(self) -> None:
         _freeze(self.values)

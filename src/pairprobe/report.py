@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -265,10 +266,13 @@ class Report:
         if at.equivalence_p is not None:
             self.line("", f"equivalence, |Δ| under {test.sesoi:g} standard deviations: p {p_text(at.equivalence_p)}")
 
-    def sweep(self, finished: list[tuple[Any, str]], failed: list[str | None], sweep_id: str) -> None:
+    def sweep(
+        self, finished: list[tuple[Any, str]], failed: list[str | None], sweep_id: str, uri: str | None = None
+    ) -> None:
         """One line per run of a sweep, once all are done: what was swept, and what came out.
 
-        failed: ids of the runs that an error ended, None for each that had not begun.
+        failed: ids of the runs that an error ended, None for each that had not begun. uri: of their store, without its
+        password, where commands must be told of it.
         """
         self.plain("")
         for i, (run, swept) in enumerate(finished):
@@ -279,7 +283,8 @@ class Report:
         if failed:
             self.line("failed", _failed(failed), style="bold red", always=True)
         if sweep_id and len(finished) > 1:
-            self.line("compare", f"python run.py compare --sweep {sweep_id}", always=True)
+            where = f" --tracking-uri {shlex.quote(uri)}" if uri else ""
+            self.line("compare", f"python run.py compare --sweep {sweep_id}{where}", always=True)
 
     def recorded(self, record: Any, store: Any, artifacts: Path | None = None) -> None:
         """Where the run is, and how to look at it. artifacts: their folder where it is on this machine."""

@@ -138,7 +138,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     first = against(evidence, tests, said, chosen.alpha)  # what may overturn the verdict
     meant = job.template.beware(pairs, control) if texts is not None else ()
     said = beside.settled(said, evidence, chosen.at(said.depth), meant)
-    last = beside.of_the_design(pairs) + (left.beware if left else ())
+    last = beside.of_the_design(pairs, similarities) + (left.beware if left else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
         similarities={s.name: s for s in similarities},

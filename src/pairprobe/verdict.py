@@ -63,6 +63,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
             f"Cannot tell. Cognates and {controls} differ by Δ = {signed(at.delta)} in {test.similarity} at the "
             f"primary depth{said}. No interval is given, since one of so few would hold the true Δ more rarely than it "
             f"says: {test.why_no_interval or 'nothing that is independent varies'}.",
+            *([f"No p-value is given either: {test.why_no_p}"] if p is None and test.why_no_p else []),
         )
     interval = f"{100 * test.confidence:g} % interval {signed(at.delta_ci.low)} to {signed(at.delta_ci.high)}"
     measured = f"Δ = {signed(at.delta)} ({interval}) in {test.similarity}"
@@ -85,20 +86,12 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
             "difference either: whether anything of them is measured here, the test of partners says, where there is "
             "one.",
         )
-    if p is None and test.why_no_p:
+    if p is None:
         return say(
             "cannot tell",
             f"Cannot tell. Cognates and {controls} differ by {measured} at the primary depth. No p-value is given: "
             f"{test.why_no_p}",
             reach,
-        )
-    if p is None:
-        return say(
-            "cannot tell",
-            f"Cannot tell. Cognates and {controls} differ by {measured} at the primary depth, but with "
-            + (f"{sizes} no relabelling" if test.exact else f"{test.relabellings} random relabellings none")
-            + f" can give a p-value under {test.smallest_p:.2g}; none is given."
-            + ("" if test.exact else " Raise statistics.permutations."),
         )
     if not found or 0.0 in at.delta_ci:
         if found:
@@ -108,7 +101,7 @@ def verdict(test: GroupTest, pairs: PairSet, depth: int, side: str = "both") -> 
         elif 0.0 not in at.delta_ci:
             why = f"The interval does not hold 0, but the test ({said}) does not confirm it. "
         elif equivalent and not enough:
-            why = f"The test of equivalence is not enough{_groups_worth(test, CLAIM_WORTH)} "
+            why = "The test of equivalence alone is not enough for so few. "
         elif equivalent and not inside:
             why = f"The test of equivalence and the interval, which reaches beyond ±{bound:.3g}, disagree. "
         else:

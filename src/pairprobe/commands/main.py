@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import io
 import os
 import signal
@@ -13,9 +14,16 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from pairprobe import __version__
 from pairprobe.errors import ConfigError, PairprobeError, nearest, unexpected
 
 COMMANDS = ("plan", "reproduce", "compare", "report", "ui", "doctor")
+#: Of commands that import for seconds before their first line: what is said at once.
+WAITING = {
+    "plan": "composing the configuration, reading the model's headers and timing this machine …",
+    "compare": "reading the runs and comparing them …",
+    "doctor": "looking at packages, configuration, model, device and store …",
+}
 #: What is set before torch and others are imported, unless it is set already. Threads that wait spinning take the
 #: processor from the one that reads the next layer, and make a busy machine five times slower.
 ENVIRONMENT = {
@@ -84,7 +92,11 @@ def run(words: list[str]) -> int:
 
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else ""
+    if "--version" in words and (first.startswith("-") or "=" in first):  # Hydra's own would name Hydra alone
+        print(f"pairprobe {__version__} (Hydra {importlib.metadata.version('hydra-core')})")
+        return 0
     if first in COMMANDS:
+        _say_at_once(first, words[1:])
         module = importlib.import_module(f"pairprobe.commands.{first}")
         return int(module.main(words[1:]))
     if first and not first.startswith("-") and "=" not in first and not first.startswith(("+", "~")):
@@ -95,6 +107,14 @@ def _dispatch(words: list[str]) -> int:
     from pairprobe.commands import run as run_command
 
     return run_command.main(words)
+
+
+def _say_at_once(command: str, words: list[str]) -> None:
+    """What a person at a terminal waits for; nothing where output is kept in a file, help is asked for, or --quiet."""
+    from pairprobe.report import QUIET, for_errors
+
+    if command in WAITING and sys.stderr.isatty() and not os.environ.get(QUIET) and not {"-h", "--help"} & {*words}:
+        for_errors().line("wait", WAITING[command])
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

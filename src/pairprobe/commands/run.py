@@ -70,7 +70,8 @@ def main(words: list[str]) -> int:
             _preflight_all(jobs)
     _hand_to_hydra(_for_hydra(args), done)
     if len(done.finished) + len(done.failed) > 1:
-        Report().sweep(done.finished, done.failed, done.sweep_id)
+        uri = next((without_password(job.tracking.uri) for job, _ in done.jobs if job.tracking.uri), None)
+        Report().sweep(done.finished, done.failed, done.sweep_id, uri)
         _compare_precisions(done.jobs)
         if len(done.finished) > 1:
             job, run = done.jobs[0]

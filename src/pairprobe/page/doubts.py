@@ -42,7 +42,8 @@ def partners(run: Run, words: Glossary) -> Html | None:
             "The verdict compares cognate pairs with control pairs. This asks something else: whether each word is "
             "closer "
             "to its own partner than to the partners of the other words. Both words of every comparison are then from "
-            "cognate pairs, so that nothing about the choice of controls can make the difference."
+            "cognate pairs, so that nothing about the choice of controls can make the difference. Meaning, spelling "
+            "and shared tokens can, as well as ancestry."
         ),
         words.explain("own partner", "rank and MRR", "precision@1", "p max-T"),
         [_partner(t, run) for t in ordered],

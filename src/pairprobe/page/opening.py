@@ -72,8 +72,9 @@ def planned(run: Run) -> Child:
     if found == "0":
         sweep = ", together with the other plans of its sweep" if "sweep_id" in run.tags else ""
         return (
-            f"Fixed before any number was seen in this store{sweep}: no earlier run there had asked these pairs and "
-            "this model anything else by this method. What was looked at elsewhere no store can know."
+            f"Fixed before any number of this method was seen in this store{sweep}: no earlier run there had asked "
+            "these pairs and this model anything else by it. Another method may have shown a like number, as layerwise "
+            "at depth 0 does of static; and what was looked at elsewhere no store can know."
         )
     if not found.split(" ")[0].isdigit():
         return "Whether earlier runs had asked these pairs and this model something else is not known."
@@ -185,6 +186,8 @@ def how(run: Run) -> str:
     test = run.primary
     if not test.scheme:
         return f"No relabelling: {test.why_no_p}"
+    if test.why_no_p:
+        return f"No p-value is given: {test.why_no_p}"
     kind = "all" if test.exact else "random"
     scheme = "" if test.scheme == PAIRS_RELABELLED else f" ({test.scheme}; {test.clusters} clusters)"
     return (

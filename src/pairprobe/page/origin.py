@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
 from pairprobe.page.markup import Child, Html, code, command, facts, folded, paragraph, section, table, tag
 from pairprobe.page.stored import Run
 from pairprobe.page.words import Glossary
@@ -72,10 +77,27 @@ def repeat(run: Run, _words: Glossary) -> Html:
         command(f"python run.py reproduce {run.id}"),
         *(
             [paragraph("As it was first asked for, with today's defaults for all that was not said:"),
-             command(f"python run.py {given}".rstrip())]
+             command(f"python run.py {from_anywhere(given, run.params)}".rstrip())]
             if given is not None else []
         ),
         paragraph("This page again, and beside another run:"),
         command(f"python run.py report {run.id}\npython run.py compare {run.id} RUN_ID"),
         anchor="repeat",
     )  # fmt: skip
+
+
+def from_anywhere(given: str, params: Mapping[str, str]) -> str:
+    """The words a run was asked for with, paths in them whole: a reader need not know in which folder they were typed.
+
+    Args:
+        given: overrides, as a shell reads them. params: the run's settings, in which paths are absolute.
+    """
+    words, asked = [], shlex.split(given)
+    for word in asked:
+        key, _, value = word.partition("=")
+        path = params.get(key.lstrip("+"), "")
+        if Path(path).is_absolute() and path != value:
+            plain = re.fullmatch(r"[\w./-]+", path)
+            word = f"{key}={path}" if plain else "{}='{}'".format(key, path.replace("'", r"\'"))  # as Hydra quotes
+        words.append(word)
+    return given if words == asked else shlex.join(words)

@@ -37,4 +37,4 @@ class PieOc:
         pairs = Table(path=str(FILE), name=self.name, citation=self.citation).read().pairs
         words = read_reference(str(REFERENCE), pairs) if self.reference else ()
         about = {"reference": f"{len(words)} words of pie_oc_reference.csv, in no pair"} if words else {}
-        return PairSet(self.name, pairs, "pairprobe/pairs/pie_oc.csv", self.citation, about, reference=words)
+        return PairSet(self.name, pairs, str(FILE), self.citation, about, reference=words)

@@ -27,4 +27,4 @@ class PieOcModern:
 
     def read(self) -> PairSet:
         pairs = Table(path=str(FILE), name=self.name, citation=self.citation).read()
-        return replace(pairs, source="pairprobe/pairs/pie_oc_modern.csv", about={"measures": LABEL})
+        return replace(pairs, about={"measures": LABEL})

@@ -43,6 +43,9 @@ class Table:
     of all pairs that have one, whatever their group. Groups are needed nevertheless: scores alone answer no question
     about cognates, and half of a table called 'cognate' at random would be a lie.
 
+    The same two words, in either order, are cognates or a control, not both: what is measured of them is one number.
+    Two kinds of control may share a pair, and words that differ in language, gloss or concept are other words.
+
     Raises PairsError with every problem of the file and its line.
     """
 
@@ -59,6 +62,7 @@ class Table:
         pairs: list[Pair] = []
         groups: list[str] = []  # of all rows that could be read, those with problems too
         first_line: dict[str, int] = {}
+        stands: dict[frozenset[Any], dict[tuple[str, ...], int]] = {}
         unknown: dict[str, list[int]] = {}  # group that there is not → its lines
         told_at: dict[str, int] = {}  # the same → its place among the problems, that of its first line
         for number, (line, cells) in enumerate(rows(file, COLUMNS, problems), start=1):
@@ -77,6 +81,7 @@ class Table:
             elif pair is not None:
                 first_line[pair.id] = line
                 pairs.append(pair)
+                problems += _contrary(pair, line, stands)
             in_rows += len(problems) - before
         of_groups = _lacking(groups) if in_rows == len(problems) else []  # else what is lacking may be there, unread
         for group, place in told_at.items():
@@ -135,6 +140,25 @@ def _no_such_group(group: str, lines: list[int]) -> str:
     more = f" and {len(lines) - LINES_SHOWN} more" if len(lines) > LINES_SHOWN else ""
     where = f"line {first}" if len(lines) == 1 else f"{len(lines)} rows, lines {first}{more}"
     return f"{where}: unknown group '{group}'; allowed: {', '.join(ALLOWED)}." + nearest(group, ALLOWED)
+
+
+def _contrary(pair: Pair, line: int, stands: dict[frozenset[Any], dict[tuple[str, ...], int]]) -> list[str]:
+    """That an earlier row gives the same two words as the contrary of this one: as cognates, or as a control.
+
+    stands: two words → group and what both mean → the first line that says so; this row is added.
+    """
+    words = sorted((w.form, w.lang, w.gloss, w.concept or pair.concept) for w in (pair.a, pair.b))
+    meant = tuple(concept for *_, concept in words)
+    earlier = stands.setdefault(frozenset((form, lang, gloss) for form, lang, gloss, _ in words), {})
+    found = [
+        f"line {line}: {pair.a.form} – {pair.b.form} is given as {pair.group} here and as {group} in line {first}; a "
+        "pair is cognate or a control, not both."
+        for (group, *concepts), first in earlier.items()
+        if COGNATE in (group, pair.group) and group != pair.group
+        if all(x == y or "" in (x, y) for x, y in zip(meant, concepts, strict=True))
+    ]
+    earlier.setdefault((pair.group, *meant), line)
+    return found[:1]
 
 
 def _pair(cells: dict[str, Any], line: int, own_id: str, problems: list[str]) -> Pair | None:

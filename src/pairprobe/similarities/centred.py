@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pairprobe.errors import StatisticsError
 from pairprobe.records import Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Change, cosines_by_depth, mean_of
-from pairprobe.similarities.vocabulary import demand, overlap, reference_or_own
+from pairprobe.similarities.vocabulary import caution, demand, overlap, reference_or_own
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Centred:
 
     Without at least 20 reference words the mean is that of the run's own distinct texts, the same words that are
     measured: among n texts unrelated ones then have a cosine of about −1/(n − 1), not 0, in every group alike, so Δ is
-    not moved by it.
+    not moved by it. Fewer than 20 such texts are told under `beware`: each is a large part of the mean it is measured
+    from, so that a cosine says how many words there are as much as how alike two of them are.
     """
 
     name: str = "centred"
@@ -38,4 +39,5 @@ class Centred:
 
         values = cosines_by_depth(vectors, texts, at, "centred vector")
         about = f"cosine after subtracting the mean of {vocabulary.said}"
-        return Similarities(self.name, values, vectors.depths, about, vocabulary.name)
+        beware = "" if vocabulary.name else caution(self.name, len(vocabulary.which))
+        return Similarities(self.name, values, vectors.depths, about, vocabulary.name, beware)

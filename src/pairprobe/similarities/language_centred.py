@@ -10,7 +10,7 @@ import numpy as np
 from pairprobe.errors import StatisticsError
 from pairprobe.records import IntArray, Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Change, cosines_by_depth, mean_of, used
-from pairprobe.similarities.vocabulary import FEWEST, GIVE, demand, languages, overlap, own, referred
+from pairprobe.similarities.vocabulary import FEWEST, GIVE, caution, demand, languages, overlap, own, referred
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LanguageCentred:
 
     The means are those of the reference words where it has at least 20 of each language of the pairs, else, for all
     languages alike, those of the run's own distinct texts. The words of a language then sum to zero, so that the mean
-    dot product over all couples of two languages is 0.
+    dot product over all couples of two languages is 0. Fewer than 20 texts of a language are told under `beware`.
     """
 
     name: str = "language_centred"
@@ -67,7 +67,9 @@ class LanguageCentred:
         counts = languages(texts, which)
         of_each = ", ".join(f"{lang} {counts[lang]}" for lang in number)
         about = f"cosine after subtracting from each word the mean of its language ({of_each}), {said}"
-        return Similarities(self.name, values, vectors.depths, about, name)
+        least = min(number, key=lambda lang: counts[lang])
+        beware = caution(self.name, counts[least], least) if reference is None else ""
+        return Similarities(self.name, values, vectors.depths, about, name, beware)
 
     def _asked(self, texts: Texts) -> list[str]:
         """The languages of the pairs' words, in order of appearance."""

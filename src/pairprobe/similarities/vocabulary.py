@@ -80,6 +80,26 @@ def why_own(texts: Texts) -> str:
     return f" (its {few} reference words are too few: {FEWEST} are needed)" if few else ""
 
 
+def caution(name: str, texts: int, language: str = "") -> str:
+    """What to beware of where a similarity takes the mean of few of the words it compares; '' from FEWEST on.
+
+    Among n words each makes 1/n of the mean it is measured from: with n = 2 the two centred vectors are opposite
+    whatever the model knows, and with n = 8 unrelated words have a cosine of about −1/7. From FEWEST on that is at most
+    0.05, as of a reference.
+
+    Args:
+        texts: distinct texts that the mean is of. language: of which language they are, where that matters.
+    """
+    if texts >= FEWEST:
+        return ""
+    of = f" of {language}" if language else ""
+    return (
+        f"{name} takes out the mean of the {texts} texts{of} that are compared themselves: each makes "
+        f"{100 / texts:.0f} % of that mean, and unrelated ones have a cosine of about −{1 / (texts - 1):.2f}. So few "
+        f"do not say how alike words are: give {FEWEST} words or more{of} that are in no pair (pairs.reference=FILE)."
+    )
+
+
 def languages(texts: Texts, which: IntArray) -> Counter[str]:
     """How many of `which` there are of each language."""
     return Counter(texts.texts[int(i)].word.lang for i in which)

@@ -10,7 +10,7 @@ import numpy as np
 from pairprobe.errors import StatisticsError
 from pairprobe.records import Similarities, Texts, Vectors
 from pairprobe.similarities.pairwise import Change, cosines_by_depth, mean_of, spread_of
-from pairprobe.similarities.vocabulary import GIVE, demand, overlap, own, reference_or_own
+from pairprobe.similarities.vocabulary import GIVE, caution, demand, overlap, own, reference_or_own
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class ZScored:
     """Cosine of (v − mean) / standard deviation, dimension by dimension (Timkey & van Schijndel 2021).
 
     Mean and standard deviation (n − 1) are those of the reference words; without at least 20 of them those of the run's
-    own distinct texts, in which case unrelated words have a cosine of about −1/(n − 1) in every group alike.
+    own distinct texts, in which case unrelated words have a cosine of about −1/(n − 1) in every group alike. Fewer than
+    20 of those are told under `beware`.
     """
 
     name: str = "zscored"
@@ -54,4 +55,5 @@ class ZScored:
 
         values = cosines_by_depth(vectors, texts, at, "z-scored vector")
         about = f"cosine after scaling each dimension by mean and standard deviation of {vocabulary.said}"
-        return Similarities(self.name, values, vectors.depths, about, vocabulary.name)
+        beware = "" if vocabulary.name else caution(self.name, len(vocabulary.which))
+        return Similarities(self.name, values, vectors.depths, about, vocabulary.name, beware)

@@ -160,7 +160,7 @@ class Statistics:
             clusters=sample.links.clusters,
             crossing=sample.links.crossing,
             scheme=found.scheme.words if possible or independent else "",
-            why_no_p="" if possible or independent else found.why_no_p(),
+            why_no_p="" if possible else found.why_no_p(),
             sesoi=self.sesoi,
             family=sample.members,
             resampled=found.interval.words,
@@ -247,8 +247,13 @@ class Compared:
         return effects.equivalence(self.sample.moments.delta, self.error, self.df, self.sesoi * self.sample.moments.sd)
 
     def why_no_p(self) -> str:
-        """Of linked pairs, for people."""
+        """For people, where no relabelling can give a p up to alpha."""
         links, total = self.sample.links, self.sample.n + self.sample.m
+        if links.independent:
+            least = f"can give none under {self.draws.smallest:.2g}"
+            if not self.draws.exact:
+                return f"{self.draws.count} random relabellings {least}. Raise statistics.permutations."
+            return f"{self.sample.n} against {self.sample.m} pairs have {self.draws.count} relabellings, which {least}."
         linked = f"shared words, concepts or cognate sets link the {total} pairs into {links.clusters} "
         linked += "cluster" if links.clusters == 1 else "clusters"
         count = self.scheme.count
