@@ -252,6 +252,14 @@ def test_settings_of_single_modules_are_declared_too(tmp_path, settings):
     assert "bits 8 (stored: 4) of 14 weights" in Checkpoint.open(folder).storage.caution
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"), [("num_bits", 8, "8, group_size 128"), ("group_size", 64, "4, group_si")]
+)
+def test_packed_words_that_the_config_does_not_fit_are_told_with_what_it_says(changed, key, value, said):
+    with pytest.raises(CheckpointError, match=rf"fit none of the config's groups \(num_bits {said}"):
+        len(changed("int4", f"{WEIGHTS}/{key}", value).weights)
+
+
 def test_a_strategy_that_compressed_tensors_has_not_is_told(changed):
     with pytest.raises(Misdeclared, match=r'weights\.strategy is "chanel"; allowed: tensor, channel, group'):
         len(changed("int8", f"{WEIGHTS}/strategy", "chanel").weights)

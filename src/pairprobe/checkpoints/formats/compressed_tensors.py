@@ -98,9 +98,11 @@ def _fitting(
         shapes = ", ".join(
             f"{n} {list(tensors[n].shape)}" for n in ("weight", "weight_packed", "weight_scale") if n in tensors
         )
+        said = dict.fromkeys(f"num_bits {s.bits}, group_size {s.group}" for s in likeliest if s.bits or s.group)
+        groups = f"the config's groups ({'; '.join(said)})" if said else "the config's groups"
         raise CheckpointError(
-            f"{module}: {shapes} fit none of the config's groups. Scales are [1], [out, 1], [out, in/group_size] or "
-            "one for each block.",
+            f"{module}: {shapes} fit none of {groups}. Scales are [1], [out, 1], [out, in/group_size] or one for each "
+            "block.",
             DAMAGED,
         )
     if found[0][0].rank == NOT_MEANT and any(
