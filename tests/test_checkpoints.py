@@ -637,10 +637,9 @@ def test_the_empty_model_holds_shapes_and_no_weights(written):
     assert type(model).__name__ == "LlamaModel"  # the base model: no head
 
 
-@pytest.mark.parametrize("model_type", ["no_such_architecture", None])
-def test_an_architecture_transformers_does_not_know_is_an_error_of_ours(folder, model_type):
-    opened = Checkpoint.open(edit_config(folder, model_type=model_type, architectures=None))
-    with pytest.raises(CheckpointError, match=f"cannot build model_type '{model_type}'"):
+def test_an_architecture_transformers_does_not_know_is_an_error_of_ours(folder):
+    opened = Checkpoint.open(edit_config(folder, model_type="no_such_architecture", architectures=None))
+    with pytest.raises(CheckpointError, match="cannot build model_type 'no_such_architecture'"):
         opened.empty_model()
     with pytest.raises(CheckpointError, match="newer transformers"):
         _ = opened.embedding_name

@@ -216,7 +216,7 @@ def test_paper70_pools_all_tokens_of_the_last_state() -> None:
         ("statistics.alpha=small", "statistics.alpha is 'small'; allowed: a number."),
         (
             "execution.memory=abc",
-            "execution.memory is 'abc'; allowed: 0.01 … 1,000,000 GB (10⁹ bytes), or null for what",
+            "execution.memory is 'abc'; allowed: 0.01 … 1,000,000 GB (10⁹ bytes), as execution.memory=24",
         ),
         ("execution.threads=many", "execution.threads is 'many'; allowed: a whole number, or null."),
         ("statistics.seed=-1", "statistics.seed is -1; allowed: 0 or more"),

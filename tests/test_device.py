@@ -94,8 +94,8 @@ def test_a_budget_that_is_none_is_refused_with_what_is_allowed(way, memory):
         way(memory=memory)
     (problem,) = caught.value.problems
     assert problem == (
-        f"execution.memory is {memory:g}; allowed: 0.01 … 1,000,000 GB (10⁹ bytes), or null for what is free, less a "
-        "reserve."
+        f"execution.memory is {memory:g}; allowed: 0.01 … 1,000,000 GB (10⁹ bytes), as execution.memory=24, or null "
+        "for what is free, less a reserve."
     )
 
 

@@ -130,6 +130,12 @@ def test_gemv_tells_its_groups_by_shape_where_the_config_is_silent_or_wrong(grou
         assert recognised(tensors, **config).group == group
 
 
+def test_gemv_says_where_the_config_is_wrong():
+    tensors = gemv(4096, 1, 128, 4)[0]
+    assert recognised(tensors, group_size=64, bits=3).unlike == ("bits 3 (stored: 4)", "group_size 64 (stored: 128)")
+    assert recognised(tensors, group_size=128, bits=4).unlike == ()
+
+
 def test_gemv_groups_that_shapes_leave_open_are_the_configs():
     tensors, w = gemv(256, 3, 128, 1)  # one word of zero points is room for groups of 256, too
     assert torch.equal(dense(recognised(tensors, group_size=128), tensors), w)

@@ -246,7 +246,7 @@ def test_two_blobs_and_one_too_large_are_refused(recognised):
         ("absmax", torch.ones(4)),  # nested: should be 8 bits
         ("absmax", torch.zeros(3, dtype=torch.uint8)),
         ("quant_map", torch.zeros(15)),
-        ("quant_map", torch.zeros(16).half()),
+        ("quant_map", torch.zeros(16, dtype=torch.int32)),
         ("nested_absmax", torch.zeros(2)),
         ("nested_quant_map", torch.zeros(16)),
     ],
@@ -254,6 +254,56 @@ def test_two_blobs_and_one_too_large_are_refused(recognised):
 def test_a_part_of_another_kind_is_named(recognised, name, tensor):
     tensors = four_bit((4, 64), 64, outer=256)[0] | {f"weight.{name}": tensor}
     with pytest.raises(CheckpointError, match=rf"layer\.weight\.{name} is .*; allowed: .* for a weight of \[4, 64\]"):
+        recognised(tensors)
+
+
+def swapped(table):
+    return [table[1], table[0], *table[2:]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "told"),
+    [
+        ("nf4", [0.0] * 16, "code 0 stands for 0 in it; -1 was due"),
+        ("nf4", FP4, "code 0 stands for 0 in it; -1 was due"),
+        ("nf4", swapped(NF4), "code 0 stands for -0.6962 in it; -1 was due"),
+        ("nf4", [*NF4[:15], float("nan")], "code 15 stands for nan in it; 1 was due"),
+        ("fp4", [0.0] * 16, "code 1 stands for 0 in it; 0.005208 was due"),
+        ("fp4", NF4, "code 0 stands for -1 in it; 0 was due"),
+        ("fp4", [12 * value for value in FP4], "code 1 stands for 0.0625 in it; 0.005208 was due"),
+    ],
+)
+def test_a_table_that_is_not_of_its_kind_is_told_with_all_that_helps(tmp_path, kind, table, told):
+    # every weight would be 0, or another: all states would be those of the embeddings, and look sound
+    stored = four_bit((4, 64), 64, kind=kind)[0] | {"weight.quant_map": torch.tensor(table)}
+    tensors = on_disk({f"m.{name}": tensor for name, tensor in stored.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        len(Weights(tensors, {}, "mine"))
+    assert caught.value.problems == (f"mine: m.weight.quant_map in x.safetensors is not the table of {kind}: {told}.",)
+    assert caught.value.next_step.startswith("Download this file again")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_table_that_was_rounded_is_read_as_it_is(recognised, kind, dtype):
+    tensors, _ = four_bit((6, 64), 64, kind=kind)
+    table = tensors["weight.quant_map"].bfloat16().to(dtype)
+    codes = torch.stack([tensors["weight"] >> 4, tensors["weight"] & 15], -1).flatten().long()
+    w = table.float()[codes].view(6, 64) * tensors["weight.absmax"][:, None]
+    rounded = tensors | {"weight.quant_map": table}
+    seen_from_all_sides(recognised(rounded), parts_of(rounded), w)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, float("nan"), float("inf")])
+def test_a_nested_table_of_one_value_is_told(recognised, value):
+    tensors = four_bit((4, 64), 64, outer=256)[0] | {"weight.nested_quant_map": torch.full((256,), value)}
+    with pytest.raises(CheckpointError, match=r"nested_quant_map in x\.safetensors holds .*; 256 different values"):
+        recognised(tensors)
+
+
+def test_a_kind_that_bitsandbytes_has_not_is_refused(recognised):
+    tensors = four_bit((4, 64), 64)[0] | {BLOB + "nf4": blob("nf5", (4, 64), 64)}
+    with pytest.raises(CheckpointError, match="says quant_type 'nf5'; allowed: nf4, fp4"):
         recognised(tensors)
 
 

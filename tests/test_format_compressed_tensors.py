@@ -397,6 +397,22 @@ def test_formats_that_are_not_read_are_refused_by_name(tmp_path, state, said):
     assert caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("weight", "scale", "said"),
+    [
+        (torch.ones(4, 64, dtype=I8), torch.full((4, 1), 120), i(8, "channel")),
+        (torch.ones(4, 64, dtype=I8), torch.full((4, 2), 120), i(8, "group", group_size=32)),
+        (torch.ones(4, 64).to(torch.float8_e4m3fn), torch.full((4, 1), 120), f("channel")),
+        (torch.ones(4, 64).to(torch.float8_e4m3fn), torch.full((1,), 120), f("tensor")),
+    ],
+)
+def test_bytes_as_scales_are_exponents_of_mxfp8_alone(tmp_path, weight, scale, said):
+    # beside float scales of other modules one of 8 bits would be read as 2^(e − 127), without a word
+    tensors = on_disk(tmp_path, {"weight": weight, "weight_scale": scale.to(U8)})
+    with pytest.raises(CheckpointError, match=r"weight_scale is U8 .* groups of 32; its weight is .* Allowed: F64"):
+        recognise(MODULE, tensors, config(said))
+
+
 WEIGHT = torch.ones(4, 16, dtype=I8)
 WORDS = torch.ones(4, 2, dtype=I32)
 

@@ -170,6 +170,14 @@ def test_without_g_idx_groups_are_runs(config):
     seen_from_all_sides(recognised(tensors, bits=4, **config), tensors, w)
 
 
+def test_groups_that_shapes_leave_open_are_not_guessed_against_the_config():
+    tensors, w = gptq_layer(4, 384, 8, runs(384, 256))  # 256 and 128; or 192 and 192
+    del tensors["g_idx"]
+    seen_from_all_sides(recognised(tensors, bits=4, group_size=256), tensors, w)
+    with pytest.raises(CheckpointError, match="384 inputs in 2 groups may be in groups of 192, 256; the config's"):
+        recognised(tensors, bits=4, group_size=64)
+
+
 @pytest.mark.parametrize("indexed", [True, False])
 def test_a_last_group_may_be_smaller(indexed):
     tensors, w = gptq_layer(4, 96, 8, runs(96, 64))

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from compressed_tensors.quantization import QuantizationArgs
+from mlflow.tracking import MlflowClient
 from packed import headers
+from safetensors.torch import load_file, save_file
 from small_models import edit_config
 
 from bench.make_checkpoint import make
@@ -20,6 +22,7 @@ from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.formats import compressed_tensors
 from pairprobe.checkpoints.groups import activations
 from pairprobe.checkpoints.headers import Tensor
+from pairprobe.commands.main import run
 from pairprobe.errors import CheckpointError, Misdeclared
 from pairprobe.rooms import Activations
 
@@ -188,6 +191,93 @@ def test_a_packing_format_of_null_says_no_version(tmp_path):
     assert weight.add == 0  # version 2 stores zero points as they are
 
 
+# ── settings that tensors do not bear out ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("format", "path", "value", "said"),
+    [
+        ("awq", "quantization_config/bits", 8, "bits 8 (stored: 4) of 14 weights"),
+        ("awq", "quantization_config/group_size", 64, "group_size 64 (stored: 128) of 14 weights"),
+        ("awq", "quantization_config/group_size", -1, "group_size -1 (stored: 128) of 14 weights"),
+        ("gptq", "quantization_config/bits", 8, "bits 8 (stored: 4) of 14 weights"),
+        ("gptq", "quantization_config/bits", "three", 'bits "three" (stored: 4) of 14 weights'),
+        ("gptq", "quantization_config/group_size", 64, "group_size 64 (stored: 128) of 14 weights"),
+        ("int8", f"{WEIGHTS}/group_size", 64, "group_size 64 (stored: a scale per row) of 14 weights"),
+        ("int8", f"{WEIGHTS}/strategy", "tensor", "strategy tensor (stored: a scale per row) of 14 weights"),
+        ("int8", f"{WEIGHTS}/block_structure", [8, 8], "block_structure [8, 8] (stored: a scale per row) of"),
+        ("fp8", f"{WEIGHTS}/strategy", "tensor", "strategy tensor (stored: a scale per row) of 14 weights"),
+        ("int4", f"{WEIGHTS}/strategy", "channel", "strategy channel (stored: groups of 128) of 14 weights"),
+    ],
+)
+def test_where_tensors_say_otherwise_they_are_believed_and_it_is_said(changed, format, path, value, said):
+    opened = changed(format, path, value)
+    sound = Checkpoint.open(make(opened.folder.parent / "sound", SHAPES["tiny"], format))
+    assert opened.storage.formats == sound.storage.formats
+    assert sound.storage.caution == ""
+    assert "caution" not in sound.storage.described
+    assert opened.storage.caution.startswith(f"config.json declares {said}")
+    assert opened.storage.caution.endswith("the tensors say otherwise, and are believed")
+    assert opened.storage.described["caution"] == opened.storage.caution
+
+
+@pytest.mark.parametrize(
+    ("format", "path", "value"),
+    [
+        *((format, f"quantization_config/{key}", None) for format in ("awq", "gptq") for key in ("bits", "group_size")),
+        ("gptq", "quantization_config/bits", MISSING),
+        ("awq", "quantization_config/group_size", "128"),  # wrong, and right
+        ("int8", f"{WEIGHTS}/strategy", None),
+        ("int8", f"{WEIGHTS}/group_size", -1),
+        ("int8", f"{WEIGHTS}/group_size", 4096),  # a group that holds all columns
+        ("int4", f"{WEIGHTS}/strategy", MISSING),
+    ],
+)
+def test_what_is_not_declared_or_is_the_same_is_no_contradiction(changed, format, path, value):
+    assert changed(format, path, value).storage.caution == ""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"dynamic": {"+:.*": {"bits": 4, "group_size": 128}}}, {"extra_config": {"x": {"bits": 4, "group_size": 128}}}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_of_single_modules_are_declared_too(tmp_path, settings):
+    # GPTQModel's and AutoRound's: other bits and groups for some of a model's modules
+    folder = make(tmp_path / "mixed", SHAPES["tiny"], "gptq")
+    declared = json.loads((folder / "config.json").read_text())["quantization_config"]
+    edit_config(folder, quantization_config=declared | {"bits": 8, "group_size": 32} | settings)
+    assert Checkpoint.open(folder).storage.caution == ""
+    edit_config(folder, quantization_config=declared | {"bits": 8} | {key: {"x": {"bits": 2}} for key in settings})
+    assert "bits 8 (stored: 4) of 14 weights" in Checkpoint.open(folder).storage.caution
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"), [("num_bits", 8, "8, group_size 128"), ("group_size", 64, "4, group_si")]
+)
+def test_packed_words_that_the_config_does_not_fit_are_told_with_what_it_says(changed, key, value, said):
+    with pytest.raises(CheckpointError, match=rf"fit none of the config's groups \(num_bits {said}"):
+        len(changed("int4", f"{WEIGHTS}/{key}", value).weights)
+
+
+def test_a_strategy_that_compressed_tensors_has_not_is_told(changed):
+    with pytest.raises(Misdeclared, match=r'weights\.strategy is "chanel"; allowed: tensor, channel, group'):
+        len(changed("int8", f"{WEIGHTS}/strategy", "chanel").weights)
+
+
+def test_a_plan_a_doctor_and_a_run_say_so(changed, home, capfd):
+    folder = changed("awq", "quantization_config/bits", 8).folder
+    words = ["model=local", f"model.source={folder}", "execution.device=cpu", "template=bare"]
+    said = "config.json declares bits 8 (stored: 4) of 14 weights: the tensors say otherwise, and are believed"
+    for before in (["plan"], ["plan", "method=static"], ["doctor"], []):
+        assert run([*before, *words]) == 0
+        told = " ".join(capfd.readouterr().out.split())
+        assert told.count(said) == 1, before
+    found = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (of,) = found.search_runs([e.experiment_id for e in found.search_experiments()])
+    assert of.data.tags["checkpoint_caution"] == said
+
+
 # ── dtypes that are not the config's ─────────────────────────────────────────────────────────────────────
 
 
@@ -219,6 +309,22 @@ def test_bytes_under_another_dtype_are_not_read_as_another_format(tmp_path, form
     assert caught.value.problems[0].startswith(f"odd: {module}: its weight is {said} type ")
     assert caught.value.problems[0].endswith("It is stored in model.safetensors.")
     assert "get the repository again" in caught.value.next_step
+
+
+@pytest.mark.parametrize(("format", "role"), [("awq", "scales"), ("gptq", "scales"), ("int8", "weight_scale")])
+def test_one_scale_of_another_floating_dtype_changes_nothing_and_one_of_integers_is_refused(tmp_path, format, role):
+    folder = make(tmp_path / "mixed", SHAPES["tiny"], format)
+    file, module = folder / "model.safetensors", "model.layers.0.mlp.down_proj"
+    tensors = load_file(file)
+    before = Checkpoint.open(folder)
+    w = before.dense(before.weights[f"{module}.weight"])
+    scale = tensors[f"{module}.{role}"].float()
+    save_file(tensors | {f"{module}.{role}": scale}, file)
+    after = Checkpoint.open(folder)
+    assert torch.equal(after.dense(after.weights[f"{module}.weight"]), w)
+    save_file(tensors | {f"{module}.{role}": scale.view(torch.int32)}, file)
+    with pytest.raises(CheckpointError, match=rf"mixed: {module}.*{role} is I32"):
+        len(Checkpoint.open(folder).weights)
 
 
 def of_type(kind: str, target: str) -> dict[str, Any]:

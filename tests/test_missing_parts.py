@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,6 +195,67 @@ def test_a_value_that_no_model_can_have_is_told_with_its_key(made, values, said,
     assert said in error.problems[0]
     assert step in error.next_step
     assert ("trust_remote_code" in error.next_step) is (step == "newer")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(["llama"], '["llama"]'), (3, "3"), ("", '""'), ({}, "{}"), (None, "null or missing")],
+)
+def test_a_type_that_is_none_is_told_with_its_value(made, value, said):
+    error = refused(Checkpoint.open(edit_config(made("bf16"), model_type=value)).empty_model)
+    assert error.problems == (
+        f'hurt: model_type of config.json is {said}; allowed: the name of an architecture, as "llama".',
+    )
+    assert error.next_step.startswith("Correct the value")
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"rope_theta": 0}, "rope_theta of config.json is 0"),
+        ({"rope_theta": -10000.0}, "rope_theta of config.json is -10000.0"),
+        ({"rope_theta": math.nan}, "rope_theta of config.json is NaN"),
+        ({"rope_theta": math.inf}, "rope_theta of config.json is Infinity"),
+        ({"rope_theta": "1e4"}, 'rope_theta of config.json is "1e4"'),
+        ({"rope_theta": True}, "rope_theta of config.json is true"),
+        ({"rope_theta": [1e4, 0]}, "rope_theta of config.json holds 0"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 0}},
+            "rope_parameters.rope_theta of config.json is",
+        ),
+        ({"rope_parameters": {"full_attention": {"rope_theta": -1}}}, "rope_parameters.full_attention.rope_theta of"),
+        ({"rope_scaling": LLAMA3 | {"factor": 0}}, "rope_scaling.factor of config.json is 0"),
+        ({"rope_scaling": LLAMA3 | {"low_freq_factor": 0}}, "rope_scaling.low_freq_factor of config.json is 0"),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1.0, 0.0]}},
+            "rope_scaling.short_factor of config.json hol",
+        ),
+        ({"text_config": {"model_type": "llama", "rope_theta": 0}}, "rope_theta of config.json is 0"),
+    ],
+    ids=str,
+)
+def test_rotary_frequencies_that_no_state_survives_are_told_with_their_key(made, values, said):
+    # the weights are sound: 'state 1 is not finite' would blame them, minutes later
+    error = refused(Checkpoint.open(edit_config(made("bf16"), **values)).empty_model)
+    (problem,) = error.problems
+    assert problem.startswith(f"hurt: {said}")
+    assert problem.endswith("; allowed: a number above 0.")
+    assert error.next_step.startswith("Correct the value in config.json")
+
+
+@pytest.mark.parametrize("value", [[1e4], [1e4, 1e4]])  # a list is right for other kinds of models
+def test_a_list_of_bases_for_a_model_of_one_is_told_with_its_key(made, value):
+    error = refused(Checkpoint.open(edit_config(made("bf16"), rope_theta=value)).empty_model)
+    assert f"config.json: rope_theta is {value}; allowed: a number above 0." in error.problems[0]
+
+
+def test_scalings_that_are_right_or_null_are_taken(made):
+    scaling = LLAMA3 | {"attention_factor": None, "mscale_all_dim": 0}
+    assert Checkpoint.open(edit_config(made("bf16"), rope_theta=1, rope_scaling=scaling)).empty_model() is not None
 
 
 @pytest.mark.parametrize("value", ["two", 0, 1.5, True])

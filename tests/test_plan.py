@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from small_models import tokens_of, write
+from small_models import edit_config, tokens_of, write
 
 from bench.twins import quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
@@ -131,6 +132,24 @@ def test_a_plan_of_a_sweep_shows_each_of_its_runs(int8: Path, capfd) -> None:
 def test_a_plan_that_cannot_be_run_says_why(capfd) -> None:
     assert run(["plan", "model=llama70b_int8"]) == 2
     assert "not found" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "said"), [(-1, "is -1"), ("two", "is 'two'"), (None, "does not say how many")])
+def test_a_number_of_layers_that_is_none_is_told_once(int8: Path, tmp_path: Path, capfd, value, said) -> None:
+    folder = edit_config(Path(shutil.copytree(int8, tmp_path / "odd")), num_hidden_layers=value)
+    assert run(["plan", *words_for(folder)]) == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert told.count("odd: ") == 1
+    assert said in told
+    assert "LlamaModel" not in told
+
+
+def test_depths_that_the_model_lacks_are_told_beside_what_else_is_wrong(int8: Path, tmp_path: Path, capfd) -> None:
+    folder = edit_config(Path(shutil.copytree(int8, tmp_path / "odd")), hidden_act="sillu")
+    assert run(["plan", *words_for(folder, "method.depths=[9]")]) == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert "method.depths is [9]" in told
+    assert "hidden_act is 'sillu'" in told
 
 
 def test_a_plan_knows_no_flags_of_hydra(capfd) -> None:

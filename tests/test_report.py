@@ -99,7 +99,9 @@ JOB: Any = SimpleNamespace(
     template=SimpleNamespace(name="gloss"),
     execution=SimpleNamespace(name="resident", dtype="float32"),
 )
-CHECKPOINT = SimpleNamespace(nbytes=90_870_000, storage=SimpleNamespace(summary="float32", inputs=lambda _: ""))
+CHECKPOINT = SimpleNamespace(
+    nbytes=90_870_000, storage=SimpleNamespace(summary="float32", inputs=lambda _: "", caution="")
+)
 ESTIMATE = Estimate("resident", "cpu", "float32", 90_870_000, 400_000_000, 0, 1.6, 1)
 REMARK = "no accelerator found; computing on the CPU"
 

@@ -9,7 +9,7 @@ from typing import Any
 from pairprobe.checkpoints.checkpoint import Checkpoint
 from pairprobe.checkpoints.model import Model
 from pairprobe.config import Job
-from pairprobe.errors import ConfigError, PairprobeError, StatisticsError
+from pairprobe.errors import CheckpointError, ConfigError, PairprobeError, StatisticsError
 from pairprobe.executions.memory import megabytes
 from pairprobe.multiverse import asked_of_the_model, ways
 from pairprobe.records import Estimate, PairSet, Tokens
@@ -86,16 +86,19 @@ def check(
     checkpoint = attempt("model", lambda: locate(job.model))
     if checkpoint is not None and kept is not None:
         checkpoint = replace(checkpoint, hashes=kept.hashes)
+    layered = True
     remark, execution, estimate = "" if job.method.computes else _not_rounded(job), None, None
     if checkpoint is not None:
         depths = attempt("method", lambda: job.method.depths_of(checkpoint))
         if depths is not None:
             attempt("primary", lambda: _check_primary(job, depths))
+        else:  # a config that does not say how many layers there are: what they are run by would say it again
+            layered = not isinstance(problems[-1].error, CheckpointError)
         if not job.method.computes:
             attempt("model", lambda: len(checkpoint.weights))  # every tensor is in a format that is known
     if job.method.computes:
         placed = attempt("device", job.execution.place)
-        able = checkpoint is not None and placed is not None
+        able = checkpoint is not None and placed is not None and layered
         refusal = attempt("model", lambda: job.method.refuse(checkpoint, job.execution)) if able else None
         if refusal:
             problems.append(Problem("model", PairprobeError(refusal)))

@@ -112,8 +112,9 @@ class Report:
                 "plan",
                 f"embedding rows only, of {gigabytes(plan.checkpoint.nbytes)} stored; no model is loaded",
             )
-        if plan.remark:
-            self.line("", plan.remark)
+        for text in (plan.checkpoint.storage.caution if plan.checkpoint else "", plan.remark):
+            if text:
+                self.line("", text)
 
     def tokens(self, given: PairSet, used: PairSet, tokens: Tokens, findings: Any, rules: Any) -> None:
         """What the tokenizer made of the words."""

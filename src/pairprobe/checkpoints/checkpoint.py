@@ -291,6 +291,7 @@ class Checkpoint:
                 return func(*args, **{**(kwargs or {}), **more})
 
         logging.set_verbosity_error()
+        unbuilt.check(self.config, self.text_config, self.name, self.gguf.name if self.gguf else "config.json")
         try:
             if self.gguf:
                 config = AutoConfig.for_model(**self.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,30 @@ def of(config: Mapping[str, Any], text_config: Mapping[str, Any]) -> Mapping[str
             if (found := nested(part.get(key), key, "")) is not None:
                 return found
     return {}
+
+
+#: Where settings of single modules stand, by name or pattern: GPTQModel's, and AutoRound's.
+BY_MODULE = ("dynamic", "extra_config")
+
+
+def unlike(quantisation: Mapping[str, Any], key: str, stored: int, width: int | None = None) -> tuple[str, ...]:
+    """What to say of a declared value that the tensors do not bear out: 'bits 8 (stored: 4)'; () where they do, or
+    nothing is declared. Values declared for single modules count as declared for this one. width: inputs of the weight,
+    where the value is how many of them share a scale (-1: all)."""
+    settings = [quantisation]
+    for place in BY_MODULE:
+        of = quantisation.get(place)
+        settings += [own for own in of.values() if isinstance(own, Mapping)] if isinstance(of, Mapping) else []
+    said = [value for own in settings if (value := own.get(key)) is not None]
+
+    def same(value: Any) -> bool:
+        if width is None or type(value) is not int or value == 0:
+            return str(value) == str(stored)
+        return math.ceil(width / (width if value == -1 else value)) == math.ceil(width / stored)
+
+    if not said or any(map(same, said)):
+        return ()
+    return (f"{key} {shown(json.dumps(said[0], ensure_ascii=False))} (stored: {stored})",)
 
 
 def misdeclared(key: str, value: Any, allowed: str, within: str = KEYS[0]) -> Misdeclared:

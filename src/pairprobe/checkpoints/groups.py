@@ -24,6 +24,10 @@ TYPES = ("int", "float")
 DYNAMIC = ("token", "tensor", "group")
 
 
+#: How compressed-tensors spreads the scales of weights.
+SPREADS = ("tensor", "channel", "group", "block", "token", "tensor_group", "attn_head")
+
+
 @dataclass(frozen=True)
 class Scheme:
     """What one of the config's groups says. None: not said."""
@@ -31,6 +35,7 @@ class Scheme:
     bits: int | None = None
     group: int | None = None
     block: tuple[int, int] | None = None
+    strategy: str | None = None
     asymmetric: bool = False
     activations: Activations | None = None
     rank: int = NOT_MEANT
@@ -86,6 +91,7 @@ def _of_kind(module: str, groups: Mapping[str, Any], kind: str) -> list[Scheme]:
                 bits=_bits(weights, f"{where}.weights"),
                 group=_group(weights, f"{where}.weights"),
                 block=_block(weights, f"{where}.weights.block_structure"),
+                strategy=_spread(weights, f"{where}.weights"),
                 asymmetric=not boolean(weights, "symmetric", f"{where}.weights.symmetric", default=True),
                 activations=_of_group(group, where),
                 rank=min((_rank(module, target) for target in _targets(group, where)), default=NOT_MEANT),
@@ -114,6 +120,13 @@ def _group(said: Mapping[str, Any], where: str) -> int | None:
     if value is not None and (type(value) is not int or value == 0 or value < -1):
         raise misdeclared(f"{where}.group_size", value, "a number above 0, -1, null")
     return None if value == -1 else value
+
+
+def _spread(said: Mapping[str, Any], where: str) -> str | None:
+    value = said.get("strategy")
+    if value is not None and value not in SPREADS:
+        raise misdeclared(f"{where}.strategy", value, f"{', '.join(SPREADS)}, null")
+    return value
 
 
 def _block(said: Mapping[str, Any], where: str) -> tuple[int, int] | None:

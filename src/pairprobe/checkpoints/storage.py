@@ -14,7 +14,8 @@ from pairprobe.rooms import Activations
 class Storage:
     """formats: format → (weights, values, bytes), most bytes first. unquantised: kinds of weights that are dense in a
     checkpoint that has quantised ones. activations: how inputs are quantised, in words → weights that ask for it.
-    weight_only: quantised weights, the embeddings' aside, that ask for nothing of their inputs."""
+    weight_only: quantised weights, the embeddings' aside, that ask for nothing of their inputs. unlike: what the config
+    declares that tensors do not bear out → weights of which it is so."""
 
     formats: dict[str, tuple[int, int, int]]
     unquantised: tuple[str, ...]
@@ -22,6 +23,7 @@ class Storage:
     nbytes: int
     activations: dict[str, int]
     weight_only: int
+    unlike: dict[str, int]
 
     @property
     def bits(self) -> float:
@@ -34,6 +36,14 @@ class Storage:
         bytes."""
         quantised = [name for name in self.formats if name not in DENSE.values()]
         return " and ".join(quantised) or next(iter(self.formats), "nothing")
+
+    @property
+    def caution(self) -> str:
+        """What a reader must know of how it is stored; '' where there is nothing."""
+        if not self.unlike:
+            return ""
+        each = ", ".join(f"{what} of {count} weight{'s' * (count > 1)}" for what, count in self.unlike.items())
+        return f"config.json declares {each}: the tensors say otherwise, and are believed"
 
     def inputs(self, as_stored: bool = True) -> str:
         """What enters the products of quantised weights, in words; '' where none is quantised. as_stored: inputs are
@@ -55,7 +65,7 @@ class Storage:
             f"{name}: {count} weights, {8 * size / max(1, values):.2f} bits each"
             for name, (count, values, size) in self.formats.items()
         ]
-        return {
+        said = {
             "stored_as": self.summary,
             "formats": "; ".join(each),
             "bits_per_weight": f"{self.bits:.2f}",
@@ -63,6 +73,7 @@ class Storage:
             or "as they are",
             "unquantised": ", ".join(self.unquantised) or "everything",
         }
+        return said | ({"caution": self.caution} if self.unlike else {})
 
 
 def storage(weights: Mapping[str, Weight]) -> Storage:
@@ -77,13 +88,16 @@ def storage(weights: Mapping[str, Weight]) -> Storage:
     total = [sum(entry[i] for entry in formats.values()) for i in (1, 2)]
     inputs: dict[str, int] = {}
     weight_only = 0
+    unlike: dict[str, int] = {}
     for name, weight in weights.items():
         if weight.activations is not None:
             kind = _in_words(weight.activations)
             inputs[kind] = inputs.get(kind, 0) + 1
         elif not weight.dense and _kind(name, weight) != "embeddings":  # whose rows are looked up
             weight_only += 1
-    return Storage(ordered, tuple(dense), total[0], total[1], inputs, weight_only)
+        for what in weight.unlike:
+            unlike[what] = unlike.get(what, 0) + 1
+    return Storage(ordered, tuple(dense), total[0], total[1], inputs, weight_only, unlike)
 
 
 def _in_words(activations: Activations) -> str:

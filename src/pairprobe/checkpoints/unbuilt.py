@@ -1,13 +1,64 @@
-"""Why transformers cannot build a model from its config, in words: the key and the value, and what to do about it."""
+"""Why transformers cannot build a model from its config, or would build one of no use, in words: the key and the value,
+and what to do about it.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pairprobe.checkpoints.headers import shown
+from pairprobe.errors import CheckpointError
+
 CORRECT = "Correct the value in config.json, or get config.json again from where the weights came from."
 NEWER = "A newer transformers may know it."
+#: Keys of the base of rotary frequencies, in any part of a config.
+BASES = (
+    "rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_local_base_freq", "local_rope_theta",
+    "global_rope_theta", "swa_rope_theta", "compress_rope_theta",
+)  # fmt: skip
+#: What scales them, and keys of it that are numbers above 0, or lists of such.
+SCALINGS = ("rope_scaling", "rope_parameters")
+SCALES = (
+    "factor", "short_factor", "long_factor", "low_freq_factor", "high_freq_factor", "attention_factor",
+    "original_max_position_embeddings",
+)  # fmt: skip
 OWN_CODE = " If it needs its own Python code and you trust that: model.trust_remote_code=true"
+
+
+def check(config: Mapping[str, Any], text_config: Mapping[str, Any], of: str, file: str = "config.json") -> None:
+    """Refuse a type that is none, and rotary frequencies that would make every state NaN, for which weights seem to be
+    to blame. text_config: the part that describes the language model. of, file: what errors call the checkpoint and
+    where the config lies.
+
+    Raises:
+        CheckpointError: with the key, its value and what is allowed.
+    """
+    step = CORRECT if file == "config.json" else "Download this file again."
+    kind = config.get("model_type")
+    if not (isinstance(kind, str) and kind) and not (kind is None and config.get("auto_map")):
+        value = "null or missing" if kind is None else _shown(kind)
+        raise CheckpointError(
+            f'{of}: model_type of {file} is {value}; allowed: the name of an architecture, as "llama".', step
+        )
+    for key, value in _values(text_config):
+        within, last = key.split(".")[:-1], key.split(".")[-1]
+        if not (last in BASES or (last in SCALES and any(part in SCALINGS for part in within))):
+            continue
+        several = isinstance(value, list)
+        for one in value if several else () if value is None else (value,):
+            if type(one) not in (int, float) or not 0 < one < math.inf:
+                raise CheckpointError(
+                    f"{of}: {key} of {file} {'holds' if several else 'is'} {_shown(one)}; allowed: a number above 0.",
+                    step,
+                )
+
+
+def _shown(value: Any) -> str:
+    """A value as config.json writes it, not too long."""
+    return shown(json.dumps(value, ensure_ascii=False))
 
 
 def why(error: BaseException, config: Mapping[str, Any], attention: str | None) -> tuple[str, str]:
@@ -26,6 +77,10 @@ def why(error: BaseException, config: Mapping[str, Any], attention: str | None) 
         if found is not None:
             return f"{found} is '{error.args[0]}', which it does not know", f"{CORRECT} {NEWER}"
         return f"it lacks {said}", CORRECT
+    if isinstance(error, TypeError) and "pow()" in said:  # by far the likeliest: null, or the list of another kind
+        bases = ((key, value) for key, value in _values(config) if key.rpartition(".")[2] in BASES)
+        found = next((f"{key} is {_shown(value)}" for key, value in bases if type(value) not in (int, float)), None)
+        return (f"{found}; allowed: a number above 0" if found else said), CORRECT
     if isinstance(error, ValueError | TypeError) or "alidation" in type(error).__name__:
         return said, CORRECT
     return said, NEWER + OWN_CODE

@@ -24,13 +24,15 @@ class Weight:
     """One weight of a model, [out, in] for matrices, and the stored tensors it is made from.
 
     parts: role → stored tensor, everything `rows` needs. step: rows are asked for in multiples of this, the last
-    ones of the matrix aside. activations: how its input is quantised, None where it is not.
+    ones of the matrix aside. activations: how its input is quantised, None where it is not. unlike: what the config
+    declares of how it is stored that these tensors do not bear out, as 'bits 8 (stored: 4)'.
     """
 
     shape: tuple[int, ...]
     parts: Mapping[str, Tensor]
     step: int = 1
     activations: Activations | None = None
+    unlike: tuple[str, ...] = ()
 
     #: What people call it, as 'AWQ 4 bit, groups of 128'.
     format: str = field(default="")

@@ -164,10 +164,11 @@ def _run(job: Job | None) -> Iterator[Finding]:
         return
     yield Finding("pairs", f"{plan.pairs.name}: {preflight.sizes(plan.pairs)}")
     if plan.checkpoint is not None:
-        stored = plan.checkpoint.storage.summary
+        about = plan.checkpoint.storage
         yield Finding(
             "model",
-            f"{job.model.name}: {plan.checkpoint.where} · {gigabytes(plan.checkpoint.nbytes)} as {stored}",
+            f"{job.model.name}: {plan.checkpoint.where} · {gigabytes(plan.checkpoint.nbytes)} as {about.summary}"
+            + (f" · {about.caution}" if about.caution else ""),
         )
     if job.method.computes:
         assert plan.estimate is not None

@@ -77,6 +77,8 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         if about.unquantised:
             title += f", unquantised: {', '.join(about.unquantised)}"
     show.line("pairprobe", title)
+    if plan.checkpoint is not None and plan.checkpoint.storage.caution:
+        show.line("beware", plan.checkpoint.storage.caution)
     reference = f" · {counted(len(plan.pairs.reference), 'reference word')}" if plan.pairs.reference else ""
     show.line("pairs", sizes(plan.pairs) + reference)
     if plan.estimate is None or plan.execution is None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 DEVICES = "auto, cpu, cuda, cuda:N, mps"
 LEAST_MEMORY, MOST_MEMORY = 0.01, 1_000_000  # GB
-MEMORY_ALLOWED = f"{LEAST_MEMORY:g} … {MOST_MEMORY:,} GB (10⁹ bytes), or null for what is free, less a reserve"
+MEMORY_ALLOWED = (
+    f"{LEAST_MEMORY:g} … {MOST_MEMORY:,} GB (10⁹ bytes), as execution.memory=24, or null for what is free, less a "
+    "reserve"
+)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

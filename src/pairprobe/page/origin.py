@@ -18,6 +18,7 @@ TAGS = {
         "from", "checkpoint_stored_as": "Stored as",
         "checkpoint_formats": "Formats", "checkpoint_bits_per_weight": "Bits per weight",
         "checkpoint_activations": "Activations", "checkpoint_unquantised": "Unquantised",
+        "checkpoint_caution": "Beware",
     },
     "Computation": {
         "method": "Method", "execution": "Execution", "device": "Device", "computed_in": "Computed in",

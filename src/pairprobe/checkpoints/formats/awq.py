@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pairprobe.checkpoints import packing
+from pairprobe.checkpoints.declared import unlike
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.weight import Weight
 from pairprobe.errors import CheckpointError
@@ -30,7 +31,8 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
     rows, columns = parts["qweight"].shape
     if layout == "awq":
         group = rows // parts["scales"].shape[0]
-        return Gemm(shape=(8 * columns, rows), parts=parts, step=8, group=group, format=_called(group))
+        said = unlike(quantisation, "bits", BITS) + unlike(quantisation, "group_size", group, rows)
+        return Gemm(shape=(8 * columns, rows), parts=parts, step=8, unlike=said, group=group, format=_called(group))
     declared = quantisation.get("group_size")
     groups = packing.gemv_groups(8 * columns, parts["qzeros"].shape[1], declared)
     if len(groups) > 1:
@@ -38,8 +40,9 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
             f"{module}: its shapes fit AWQ's GEMV layout in groups of {' and of '.join(map(str, groups))}; "
             f"the config's group_size, which should tell, is {declared}."
         )
-    group = groups[0]
-    return Gemv(shape=(rows, 8 * columns), parts=parts, group=group, format=f"{_called(group)} (GEMV)")
+    group, width = groups[0], 8 * columns
+    said = unlike(quantisation, "bits", BITS) + unlike(quantisation, "group_size", group, width)
+    return Gemv(shape=(rows, width), parts=parts, unlike=said, group=group, format=f"{_called(group)} (GEMV)")
 
 
 def _called(group: int) -> str:

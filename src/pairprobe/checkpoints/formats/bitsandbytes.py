@@ -1,9 +1,9 @@
 """bitsandbytes: nf4 and fp4 in blocks over the flattened weight, and int8 by rows (LLM.int8).
 
-4 bit: weight, two codes a byte, the first in the high bits; weight.quant_map [16], what a code stands for;
-weight.absmax, a factor for each block of weights, itself in 8 bits where nested (quant_map of 256 values, factors of
-its own blocks, an offset); weight.quant_state.bitsandbytes__nf4 | fp4, shape and block sizes as JSON. 8 bit: weight I8
-[out, in], SCB F32 [out], W = q · SCB / 127.
+4 bit: weight, two codes a byte, the first in the high bits; weight.quant_map [16], what a code stands for, which is
+nf4's or fp4's table; weight.absmax, a factor for each block of weights, itself in 8 bits where nested (quant_map of 256
+values, factors of its own blocks, an offset). weight.quant_state.bitsandbytes__nf4 | fp4: shape, block sizes as JSON.
+8 bit: weight I8 [out, in], SCB F32 [out], W = q · SCB / 127.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 STATE = "weight.quant_state.bitsandbytes__"
 LARGEST_STATE = 65536  # bytes of JSON; they are about 100
+#: What the sixteen codes stand for: NormalFloat4 (Dettmers et al. 2023, appendix E), and FP4 (bitsandbytes).
+TABLES = {
+    "nf4": (
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    ),
+    "fp4": tuple(sign * n / 192 for sign in (1, -1) for n in (0, 1, 128, 192, 64, 96, 32, 48)),
+}  # fmt: skip
+ROUNDED = 2**-8  # of a value: what a table may differ by that was stored in bfloat16 once
+AGAIN = "Download this file again; if it stays so, take another conversion of this model."
 
 
 def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> Weight | None:  # noqa: ARG001
@@ -67,6 +78,8 @@ def _four_bit(module: str, tensors: Mapping[str, Tensor], states: list[str]) -> 
             raise ValueError
     except (KeyError, TypeError, ValueError):  # what is no JSON or no text raises a ValueError, too
         raise CheckpointError(f"{module}.{name} cannot be read.", "Download this checkpoint again.") from None
+    if kind not in TABLES:
+        raise CheckpointError(f"{module}.{name} says quant_type '{kind}'; allowed: {', '.join(TABLES)}.", AGAIN)
     needed = ["absmax", "quant_map", *(["nested_absmax", "nested_quant_map"] if nested else [])]
     missing = [f"weight.{n}" for n in needed if f"weight.{n}" not in tensors]
     missing += ["weight"] if "weight" not in tensors else []
@@ -77,16 +90,20 @@ def _four_bit(module: str, tensors: Mapping[str, Tensor], states: list[str]) -> 
     blocks = -(-count // block)
     due = {"absmax": blocks, "quant_map": 16, "nested_absmax": -(-blocks // outer), "nested_quant_map": 256}
     for role, values in due.items():
-        dtype = "U8" if nested and role == "absmax" else "F32"
-        if role in parts and (parts[role].dtype != dtype or math.prod(parts[role].shape) != values):
+        dtypes = ("U8",) if nested and role == "absmax" else ("F32", "F16", "BF16") if role == "quant_map" else ("F32",)
+        if role in parts and (parts[role].dtype not in dtypes or math.prod(parts[role].shape) != values):
             raise CheckpointError(
-                f"{module}.weight.{role} is {parts[role].dtype} {list(parts[role].shape)}; allowed: {dtype} [{values}] "
-                f"for a weight of {list(shape)} in blocks of {block}."
+                f"{module}.weight.{role} is {parts[role].dtype} {list(parts[role].shape)}; allowed: "
+                f"{' or '.join(dtypes)} [{values}] for a weight of {list(shape)} in blocks of {block}."
             )
     if not 0 <= 2 * parts["weight"].nbytes - count <= 7:  # what holds the codes may be wider than a byte
         raise CheckpointError(
             f"{module}.weight has {parts['weight'].nbytes} bytes; {list(shape)} in 4 bits are {-(-count // 2)}."
         )
+    if parts["quant_map"].remote is None:  # of files on a server, as soon as they are here: each would be a request
+        _check_table(module, parts["quant_map"], kind)
+        if nested:
+            _check_nested(module, parts["nested_quant_map"])
     across = math.prod(shape[1:])
     return FourBit(
         shape=shape,
@@ -97,6 +114,31 @@ def _four_bit(module: str, tensors: Mapping[str, Tensor], states: list[str]) -> 
         offset=offset,
         format=f"bitsandbytes {kind}, blocks of {block}" + (", nested" if nested else ""),
     )
+
+
+def _check_table(module: str, stored: Tensor, kind: str) -> None:
+    """Raise CheckpointError unless the table is that of its kind, to a rounding: every weight is made of its values."""
+    found, due = reading.whole(stored).float().flatten().tolist(), TABLES[kind]
+    wrong = [i for i in range(16) if not abs(found[i] - due[i]) <= ROUNDED * abs(due[i])]
+    if wrong:
+        i = wrong[0]
+        raise CheckpointError(
+            f"{module}.weight.quant_map in {stored.file.name} is not the table of {kind}: code {i} stands for "
+            f"{found[i]:.4g} in it; {due[i]:.4g} was due.",
+            AGAIN,
+        )
+
+
+def _check_nested(module: str, stored: Tensor) -> None:
+    """Raise CheckpointError for a table of factors that says nothing: one value for all codes, or none at all."""
+    found = reading.whole(stored).flatten()
+    low, high = float(found.min()), float(found.max())
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise CheckpointError(
+            f"{module}.weight.nested_quant_map in {stored.file.name} holds {low:.4g} to {high:.4g}; 256 different "
+            "values from -1 to 1 were due.",
+            AGAIN,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +156,7 @@ class FourBit(Weight):
         across, block = math.prod(self.shape[1:]), self.block
         codes = parts["weight"].reshape(-1).view(torch.uint8)
         # What a byte stands for, both its codes at once: half as many look-ups.
-        code = parts["quant_map"]
+        code = parts["quant_map"].float()
         pairs = torch.stack([code[:, None].expand(16, 16), code[None, :].expand(16, 16)], dim=-1).reshape(256, 2)
         several = self.step * packing.at_a_time(codes, self.step, across)
         for a in range(start, stop, several):

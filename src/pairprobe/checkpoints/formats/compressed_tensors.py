@@ -13,17 +13,19 @@ W = (q − zero point) · scale. NVFP4, MXFP4, MXFP6, marlin-24 and sparse bitma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pairprobe.checkpoints import reading
 from pairprobe.checkpoints.groups import NOT_MEANT, Scheme, schemes
-from pairprobe.checkpoints.headers import Tensor
+from pairprobe.checkpoints.headers import FLOATS, Tensor
 from pairprobe.checkpoints.scaled import SCALES, Packed, PackedByRow, Scaled, ScaledByRow, grid, spread, words_of
 from pairprobe.checkpoints.weight import DAMAGED, Weight
 from pairprobe.errors import CheckpointError
 
+MX = 32  # weights that share an exponent of two (OCP Microscaling)
 NOT_READ = "Choose a checkpoint of this model in one of the formats that are read: README, 'Formats'."
 
 
@@ -63,12 +65,18 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
     kind = "float" if stored.dtype == "F8_E4M3" else "int"
     fit = _fit_whole if packed is None else _fit_packed
     scheme, read = _fitting(module, tensors, schemes(module, tensors, quantisation, kind), fit)
+    if scale.dtype == "U8" and (kind == "int" or read.block[0] != 1 or read.block[1] > MX):
+        raise CheckpointError(
+            f"{module}: weight_scale is U8 {list(scale.shape)}, exponents of two as of FP8 in groups of {MX}; its "
+            f"weight is {stored.dtype}, {spread(read.shape, read.block)}. Allowed: {', '.join(FLOATS)}.",
+            DAMAGED,
+        )
     parts = {role: stored, "weight_scale": scale, **_extras(module, tensors, scheme, read)}
     name = f"compressed-tensors {'fp8' if kind == 'float' else f'int{read.bits}'}{' packed' if read.words else ''}, "
     name += spread(read.shape, read.block) + (", asymmetric" if "weight_zero_point" in parts else "")
     own = read.block[0] == 1 and all(p.shape[:1] == read.shape[:1] for p in parts.values())
     common: dict[str, Any] = {"shape": read.shape, "block": read.block, "parts": parts, "format": name}
-    common["activations"] = scheme.activations
+    common["activations"], common["unlike"] = scheme.activations, _unlike(scheme, read)
     if read.words:
         packing: dict[str, Any] = {"stored_bits": read.bits, "straddled": read.words == "straddled"}
         return (PackedByRow if own else Packed)(**common, **packing)
@@ -90,9 +98,11 @@ def _fitting(
         shapes = ", ".join(
             f"{n} {list(tensors[n].shape)}" for n in ("weight", "weight_packed", "weight_scale") if n in tensors
         )
+        said = dict.fromkeys(f"num_bits {s.bits}, group_size {s.group}" for s in likeliest if s.bits or s.group)
+        groups = f"the config's groups ({'; '.join(said)})" if said else "the config's groups"
         raise CheckpointError(
-            f"{module}: {shapes} fit none of the config's groups. Scales are [1], [out, 1], [out, in/group_size] or "
-            "one for each block.",
+            f"{module}: {shapes} fit none of {groups}. Scales are [1], [out, 1], [out, in/group_size] or one for each "
+            "block.",
             DAMAGED,
         )
     if found[0][0].rank == NOT_MEANT and any(
@@ -103,6 +113,24 @@ def _fitting(
             "Name the module in 'targets' of the right group of config.json.",
         )
     return found[0]
+
+
+def _unlike(scheme: Scheme, read: Fit) -> tuple[str, ...]:
+    """What the scheme says of how scales are spread that the shapes do not bear out."""
+    (rows, columns), group, block = read.shape, scheme.group, scheme.block
+    due: dict[str, tuple[int, int]] = {"tensor": (1, 1), "channel": (rows, 1)}
+    if group:
+        due["group"] = rows, math.ceil(columns / group)
+    if block:
+        due["block"] = math.ceil(rows / block[0]), math.ceil(columns / block[1])
+    stored = math.ceil(rows / read.block[0]), math.ceil(columns / read.block[1])
+    said = {
+        f"strategy {scheme.strategy}": due.get(str(scheme.strategy)),
+        f"group_size {group}": due.get("group"),
+        f"block_structure {list(block or ())}": due.get("block"),
+    }
+    lie = spread(read.shape, read.block)
+    return tuple(f"{what} (stored: {lie})" for what, shape in said.items() if shape not in (None, stored))
 
 
 def _fit_whole(_: str, tensors: Mapping[str, Tensor], scheme: Scheme) -> Fit | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pairprobe.checkpoints import packing
-from pairprobe.checkpoints.declared import boolean
+from pairprobe.checkpoints.declared import boolean, unlike
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.weight import Weight
 from pairprobe.errors import CheckpointError, Misdeclared
@@ -26,6 +26,9 @@ VERSIONS = {
     "gptq": 1, "gptq_v2": 0,  # → what to add to stored zero points
     "auto_round:auto_gptq": 1, "auto_round:gptqmodel": 0, "auto_round": 0,  # AutoRound's `packing_format`
 }  # fmt: skip
+
+#: Inputs in a group, as GPTQ's tools make them.
+USUAL = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any]) -> Weight | None:
@@ -48,12 +51,14 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         )
     bits = _bits(module, parts, quantisation.get("bits"))
     width = index.shape[0] if index is not None else parts["qweight"].shape[0] * 32 // bits
+    group = _group(module, width, groups, quantisation.get("group_size"), index is not None)
     return Gptq(
         shape=(out, width),
         parts=parts,
         step=32 // math.gcd(bits, 32),
+        unlike=unlike(quantisation, "bits", bits) + unlike(quantisation, "group_size", group, width),
         bits_each=bits,
-        group=(group := _group(module, width, groups, quantisation.get("group_size"), index is not None)),
+        group=group,
         add=_added(quantisation),
         format=f"GPTQ {bits} bit, groups of {group}" + (", by activation" if by_activation else ""),
     )
@@ -81,8 +86,16 @@ def _group(module: str, width: int, groups: int, declared: Any, indexed: bool) -
     """Inputs in a group: what the config declares where that gives as many groups as are stored, else their share."""
     if isinstance(declared, int) and declared > 0 and -(-width // declared) == groups:
         return declared
-    if width % groups == 0 or indexed:
-        return -(-width // groups)
+    share = -(-width // groups)
+    usual = {g for g in USUAL if g < width and -(-width // g) == groups}
+    if indexed or (width % groups == 0 and (declared is None or usual <= {share})):
+        return share
+    if width % groups == 0:  # 384 inputs in 2 groups: of 192, or of 256 and of 128 that are left
+        fitting = ", ".join(map(str, sorted({share, *usual})))
+        raise CheckpointError(
+            f"{module}: {width} inputs in {groups} groups may be in groups of {fitting}; the config's group_size, "
+            f"which should tell, is {declared}."
+        )
     raise CheckpointError(
         f"{module}: {width} inputs cannot be shared out to {groups} groups; the config says group_size {declared}."
     )
