@@ -171,6 +171,15 @@ def test_the_lines_that_name_the_run_fit_the_page() -> None:
     ]
 
 
+def test_the_lines_that_name_the_run_tell_of_a_store_that_only_the_configuration_named() -> None:
+    show, file = shown()
+    record = SimpleNamespace(name="minilm-layerwise-pie_oc", run_id="3f" * 16, experiment_id="1")
+    show.recorded(record, Store("sqlite:////own/m.db", None), uri="sqlite:////own/m.db")  # type: ignore[arg-type]
+    said = " ".join(file.getvalue().split())
+    assert "python run.py ui --tracking-uri sqlite:////own/m.db, then http" in said
+    assert f"python run.py report {'3f' * 16} --tracking-uri sqlite:////own/m.db" in said
+
+
 def test_a_terminal_shows_the_same_words_with_colours() -> None:
     coloured = said(terminal=True)
     assert "\x1b[1" in coloured

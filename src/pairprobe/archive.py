@@ -19,7 +19,8 @@ from pairprobe.preflight import Plan
 from pairprobe.provenance import Git
 from pairprobe.records import PairSet
 from pairprobe.result import Result
-from pairprobe.tracking import Metric, without_password
+from pairprobe.stores import without_password
+from pairprobe.tracking import Metric
 
 REPORT = "report.html"
 

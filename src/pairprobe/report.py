@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval,
 from pairprobe.preflight import Plan, gigabytes, planned, sizes
 from pairprobe.records import PairSet, Tokens
 from pairprobe.result import Result
+from pairprobe.stores import option
 from pairprobe.tokens import counted
 from pairprobe.xray import reading
 
@@ -272,8 +272,8 @@ class Report:
     ) -> None:
         """One line per run of a sweep, once all are done: what was swept, and what came out.
 
-        failed: ids of the runs that an error ended, None for each that had not begun. uri: of their store, without its
-        password, where commands must be told of it.
+        failed: ids of the runs that an error ended, None for each that had not begun. uri: of their store, where
+        commands must be told of it.
         """
         self.plain("")
         for i, (run, swept) in enumerate(finished):
@@ -284,14 +284,15 @@ class Report:
         if failed:
             self.line("failed", _failed(failed), style="bold red", always=True)
         if sweep_id and len(finished) > 1:
-            where = f" --tracking-uri {shlex.quote(uri)}" if uri else ""
-            self.line("compare", f"python run.py compare --sweep {sweep_id}{where}", always=True)
+            self.line("compare", f"python run.py compare --sweep {sweep_id}{option(uri)}", always=True)
 
-    def recorded(self, record: Any, store: Any, artifacts: Path | None = None) -> None:
-        """Where the run is, and how to look at it. artifacts: their folder where it is on this machine."""
+    def recorded(self, record: Any, store: Any, artifacts: Path | None = None, uri: str | None = None) -> None:
+        """Where the run is, and how to look at it. artifacts: their folder where it is on this machine. uri: as
+        `sweep`'s."""
         self.line("run", f"{record.name} · {record.run_id}", always=True)
-        self.line("", f"python run.py ui, then {store.runs_link(record.experiment_id, record.run_id)}")
-        page = shortened(artifacts / "report.html") if artifacts else f"python run.py report {record.run_id}"
+        self.line("", f"python run.py ui{option(uri)}, then {store.runs_link(record.experiment_id, record.run_id)}")
+        page = f"python run.py report {record.run_id}{option(uri)}"
+        page = shortened(artifacts / "report.html") if artifacts else page
         self.line("report", page, always=True)
 
 

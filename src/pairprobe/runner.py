@@ -85,7 +85,7 @@ def run(
             raise StoreError([*e.problems, f"Nothing is lost: the results are in {files}"], e.next_step) from e
     shutil.rmtree(files, ignore_errors=True)
     show.result(result)
-    show.recorded(record, store, store.artifacts_of(logged))
+    show.recorded(record, store, store.artifacts_of(logged), job.tracking.uri)
     return Finished(record.run_id, record.experiment_id, record.name, result)
 
 

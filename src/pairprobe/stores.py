@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import shlex
 import shutil
 import socket
 from collections.abc import Callable, Mapping
@@ -105,6 +107,16 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
         return str(os.getuid())
+
+
+def without_password(text: str) -> str:
+    """The text with the passwords of all addresses in it left out."""
+    return re.sub(r"(//[^/@:\s]*:)[^/@\s]*@", r"\1…@", text)
+
+
+def option(uri: str | None) -> str:
+    """What a command must be told, so that it finds a store which only the configuration named; '' for none."""
+    return f" --tracking-uri {shlex.quote(without_password(uri))}" if uri else ""
 
 
 def slug(name: str) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from pairprobe import stores, sweeps
 from pairprobe.errors import StoreError, nearest
 from pairprobe.running import Running
+from pairprobe.stores import without_password
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -385,11 +386,6 @@ class OpenRun:
             self.end("FAILED" if isinstance(error, Exception) else "KILLED")
         except Exception:  # the store itself is what broke: the first error is the one to tell
             return
-
-
-def without_password(text: str) -> str:
-    """The text with the passwords of all addresses in it left out."""
-    return re.sub(r"(//[^/@:\s]*:)[^/@\s]*@", r"\1…@", text)
 
 
 def _store_error(what: str, error: Exception) -> StoreError:

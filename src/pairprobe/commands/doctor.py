@@ -19,8 +19,9 @@ from pairprobe.config import Job, build, home
 from pairprobe.errors import ConfigError, PairprobeError
 from pairprobe.preflight import gigabytes
 from pairprobe.report import Report
+from pairprobe.stores import without_password
 from pairprobe.tokens import counted
-from pairprobe.tracking import Store, uri_of, without_password
+from pairprobe.tracking import Store, uri_of
 
 GOOD, BAD = "✓", "✗"
 

@@ -20,7 +20,7 @@ from pairprobe.commands import compose
 from pairprobe.config import Job, build, check_names, conf, pairs_of
 from pairprobe.errors import ConfigError, PairprobeError, PairsError, StoreError, unexpected
 from pairprobe.report import Report, for_errors
-from pairprobe.tracking import without_password
+from pairprobe.stores import without_password
 
 SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
 ONE_OF = ("run", "multirun", "cfg", "info", "shell_completion")  # Hydra does one of these
@@ -70,7 +70,7 @@ def main(words: list[str]) -> int:
             _preflight_all(jobs)
     _hand_to_hydra(_for_hydra(args), done)
     if len(done.finished) + len(done.failed) > 1:
-        uri = next((without_password(job.tracking.uri) for job, _ in done.jobs if job.tracking.uri), None)
+        uri = next((job.tracking.uri for job, _ in done.jobs if job.tracking.uri), None)
         Report().sweep(done.finished, done.failed, done.sweep_id, uri)
         _compare_precisions(done.jobs)
         if len(done.finished) > 1:
