@@ -337,6 +337,14 @@ def test_an_undefined_similarity_beside_is_told_as_undefined() -> None:
     assert "p =" not in line
 
 
+def test_an_interval_that_few_pairs_do_not_allow_is_not_called_undefined() -> None:
+    without = replace(at(0), delta_ci=None)
+    text = table(group_test([without]), group_test([without], "centred"), depth=0)
+    assert rows(text)[0].split()[4] == "—"
+    assert "centred: Δ = −0.036, no interval, g = " in text
+    assert "undefined" not in text
+
+
 def test_where_no_p_value_is_given_the_largest_depth_says_so() -> None:
     depths = [at(0, p=None, p_max_t=None), at(1, t=-9.0, p=None, p_max_t=None)]
     assert "largest |t| at depth 1: Δ = −0.036, no p-value" in table(group_test(depths), depth=0)

@@ -22,7 +22,7 @@ from rich.text import Text as Styled
 from pairprobe import beside, multiverse
 from pairprobe.errors import PairprobeError
 from pairprobe.geometry import sentence
-from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Interval, Verdict, p_text, signed
+from pairprobe.outcomes import PAIRS_RELABELLED, DepthTest, GroupTest, Verdict, p_text, signed
 from pairprobe.preflight import Plan, gigabytes, planned, sizes
 from pairprobe.records import PairSet, Tokens
 from pairprobe.result import Result
@@ -241,7 +241,7 @@ class Report:
             mark = "  ← primary" if at.depth == primary else ""
             self.plain(
                 f"{at.depth:>5}{at.mean_cognate:>8.3f}{at.mean_control:>13.3f}{signed(at.delta):>9}"
-                f"{_interval(at.delta_ci):>20}{_g(at.g):>7}{_p(at.p):>9}{_p(at.p_max_t):>9}{_p(at.q):>9}{mark}"
+                f"{_interval(at):>20}{_g(at.g):>7}{_p(at.p):>9}{_p(at.p_max_t):>9}{_p(at.q):>9}{mark}"
             )
         if every > 1:
             self.line("", f"one depth in {every} is shown; all are in the run")
@@ -353,8 +353,8 @@ def _worth(test: GroupTest) -> str:
     return f", taking linked pairs for {n:.3g} against {m:.3g} independent ones"
 
 
-def _interval(interval: Interval | None) -> str:
-    return str(interval) if interval else "undefined"
+def _interval(at: DepthTest) -> str:
+    return str(at.delta_ci or ("undefined" if at.g is None else "—"))  # nothing varies, or there are too few pairs
 
 
 def _g(g: float | None) -> str:
@@ -369,7 +369,8 @@ def _p(p: float | None) -> str:
 def _short(at: DepthTest, g: bool = True) -> str:
     p = f", p {p_text(at.p)}" if at.p is not None else ""
     size = f", g = {signed(at.g, 2)}" if g and at.g is not None else ""
-    return f"Δ = {signed(at.delta)} {_interval(at.delta_ci)}{size}{p}"
+    within = _interval(at)
+    return f"Δ = {signed(at.delta)}{', no interval' if within == '—' else f' {within}'}{size}{p}"
 
 
 def _beside(result: Result) -> Iterator[str]:

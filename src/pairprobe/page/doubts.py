@@ -67,7 +67,7 @@ def _partner(test: PartnerTest, run: Run) -> Html:
         ("Mean rank", join(number(at.rank, 1), f" of {_candidates(test)}; by chance ", number(test.chance_rank, 1))),
         ("MRR", join(number(at.mrr), " (", within(at.mrr_ci, 3, False), "); by chance ", number(test.chance_mrr))),
         ("Precision@1", join(percent(at.precision_at_1), "; by chance ", percent(test.chance_precision_at_1))),
-        ("Tested by", how if test.scheme else f"not tested: {test.why_no_p}"),
+        ("Tested by", how if test.scheme and not test.why_no_p else f"not tested: {test.why_no_p}"),
     ]
     return tag(
         "div",
