@@ -136,6 +136,33 @@ def test_groups_of_fp8_follow_the_kernels_formula(width, dtype):
             assert torch.equal(ours[at : at + 128], expected.to(dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 5])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Activations("int8", "token"),
+        Activations("int8", "static"),
+        Activations("int8 asymmetric", "token"),
+        Activations("int8", "token", 32),
+        Activations("fp8", "token"),
+        Activations("fp8", "token", 32),
+    ],
+    ids=str,
+)
+def test_rows_that_are_quantised_some_at_a_time_are_what_they_are_at_once(kind, rows, dtype, monkeypatch):
+    x, scale = states(dtype).flatten(0, 1), torch.tensor([0.03])
+    whole = quantise(x, kind, scale)
+    monkeypatch.setattr("pairprobe.executions.activations.AT_ONCE_CPU", rows * x.shape[1])
+    parted = quantise(x, kind, scale)
+    assert torch.equal(parted.values, whole.values)
+    assert (parted.integers is None) == (whole.integers is None)
+    if whole.integers is not None:
+        assert torch.equal(parted.integers, whole.integers)
+        assert torch.equal(parted.scale, whole.scale)
+        assert parted.scale.dtype == whole.scale.dtype
+
+
 def test_no_tokens_are_no_error():
     assert quantise(torch.empty(0, 8), Activations("int8", "tensor")).values.shape == (0, 8)
 

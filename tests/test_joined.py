@@ -14,10 +14,10 @@ from test_packed import PACKED
 
 from bench.twins import quantise_folder
 from pairprobe.checkpoints.checkpoint import Checkpoint
-from pairprobe.executions import sharing, streamed
+from pairprobe.executions import activations, products, sharing, streamed
 from pairprobe.executions.batches import batches, joined
 from pairprobe.executions.feeder import Feeder
-from pairprobe.executions.products import Workshop
+from pairprobe.executions.products import Workshop, integer_sums
 from pairprobe.executions.stream import taken_apart
 from pairprobe.executions.streamed import Streamed
 from pairprobe.methods.layerwise import Layerwise
@@ -104,6 +104,27 @@ def test_also_where_threads_divide_a_layers_work_at_other_places(
     for part in range(3):
         own = np.flatnonzero(tokens.parts == part)
         assert np.array_equal(vectors(checkpoint, tokens.select(own), execution), whole[:, own])
+
+
+@pytest.mark.parametrize("how", ["int8", "fp8"])
+def test_inputs_that_are_quantised_and_summed_in_parts_change_nothing(
+    wide: Path, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Checkpoint.open(quantise_folder(wide, tmp_path / how, how))
+    tokens, heights = in_two_parts(checkpoint), []
+    whole = vectors(checkpoint, tokens)
+
+    def watched(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        heights.append(len(q))
+        return integer_sums(x, q)
+
+    monkeypatch.setattr(products, "integer_sums", watched)
+    monkeypatch.setattr(products, "LEAST_SUMS", 16)
+    monkeypatch.setattr(products, "SUMS_CPU", 8 * 24 * 40)  # 24 rows for some 40 inputs
+    monkeypatch.setattr(activations, "AT_ONCE_CPU", 5 * 384)
+    assert np.array_equal(vectors(checkpoint, tokens), whole)
+    assert (how == "fp8") == (not heights)
+    assert max(heights, default=0) <= 64
 
 
 def test_groups_are_multiplied_one_by_one(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,23 @@ def test_every_pooling_counts_in_the_memory_that_is_planned(written):
     assert three - one == 2 * (LAYERS + 1) * 1000 * 32 * 4
 
 
+def test_only_the_depths_that_are_measured_count_in_the_memory_that_is_planned(written):
+    checkpoint = Checkpoint.open(written("llama"))
+    asked = Workload(np.full(1000, 12))
+    streamed = EXECUTIONS["streamed"]
+    every, two = (streamed.estimate(checkpoint, replace(asked, depths=n)).host for n in (None, 2))
+    assert every - two == (LAYERS + 1 - 2) * 1000 * (32 + 12) * 4  # vectors, and norms of tokens
+    seen = []
+
+    class Watched(Streamed):
+        def forward(self, checkpoint, tokens, observe, keep=None, asked=None):
+            seen.append(asked.depths)
+            return super().forward(checkpoint, tokens, observe, keep, asked)
+
+    Layerwise(depths=(0, -1)).vectors(checkpoint, tokens_of(checkpoint), Watched(device="cpu", dtype="float32"))
+    assert seen == [2]
+
+
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_static_poolings_are_what_they_are_alone_and_rows_are_read_once(written, kind, monkeypatch):
     checkpoint = Checkpoint.open(written(kind))

@@ -27,13 +27,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 class Narrow(Streamed):
     """Runs out of memory half way through a pass with more than three texts."""
 
-    def forward(self, checkpoint, tokens, observe, keep=None, poolings=1):
+    def forward(self, checkpoint, tokens, observe, keep=None, asked=None):
         def limit(depth, states, rows):
             observe(depth, states, rows)
             if depth == 1 and len(tokens) > 3:
                 raise MemoryError("could not create a primitive")
 
-        return super().forward(checkpoint, tokens, limit, keep, poolings)
+        return super().forward(checkpoint, tokens, limit, keep, asked)
 
 
 def test_what_runs_out_of_memory_is_run_in_smaller_passes_and_said(written, tmp_path):
@@ -59,12 +59,12 @@ def test_one_text_that_does_not_fit_is_an_error_with_what_was_planned(written):
     checkpoint = Checkpoint.open(written("llama"))
 
     class Never(Streamed):
-        def forward(self, checkpoint, tokens, observe, keep=None, poolings=1):
+        def forward(self, checkpoint, tokens, observe, keep=None, asked=None):
             def fail(*_):
                 observe(*_)
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-            return super().forward(checkpoint, tokens, fail, keep, poolings)
+            return super().forward(checkpoint, tokens, fail, keep, asked)
 
     with pytest.raises(OutOfMemory) as raised:
         Layerwise().vectors(checkpoint, tokens_of(checkpoint), Never(device="cpu", dtype="float32", memory=0.5))

@@ -175,17 +175,23 @@ def ways(
 
 
 def asked_of_the_model(
-    asked: Alternatives, template: Any, method: Any, tokenizer: Any, pairs: PairSet, rows: int
+    asked: Alternatives,
+    template: Any,
+    method: Any,
+    tokenizer: Any,
+    pairs: PairSet,
+    rows: int,
+    depths: int | None = None,
 ) -> Workload:
     """All that would go through the model, its beginnings counted.
 
-    rows: of its embedding table. Raises TokenError for a token that has none.
+    rows: of its embedding table. depths: see `Workload`. Raises TokenError for a token that has none.
     """
     written = [tokenise(tokenizer, t.write(pairs)) for t in asked.named(template).values()]
     for tokens in written:
         check_rows(tokens, rows)
     tokens = written[0] if len(written) == 1 else _together(written)[0]
-    return Workload.of(tokens, len(asked.pooled(method)))
+    return Workload.of(tokens, len(asked.pooled(method)), depths)
 
 
 def told(found: Multiverse) -> str:

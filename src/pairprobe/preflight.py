@@ -16,7 +16,9 @@ from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.rooms import Keeping, Workload
 from pairprobe.tokens import examine, leave_out, tokenise
 
-LESS = "execution=streamed needs least; fewer or shorter texts, or a smaller model, need less."
+LESS = (
+    "execution=streamed needs least; fewer or shorter texts, fewer depths (method.depths) or a smaller model need less."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +168,8 @@ def _not_rounded(job: Job) -> str:
 def workload(job: Job, checkpoint: Any, pairs: PairSet) -> Workload:
     """What the texts of all templates ask of an execution. Raises TokenError for a token that the model's embedding
     table has no row for."""
-    rows = checkpoint.weights[checkpoint.embedding_name].shape[0]
-    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs, rows)
+    rows, depths = checkpoint.weights[checkpoint.embedding_name].shape[0], len(job.method.depths_of(checkpoint))
+    return asked_of_the_model(job.multiverse, job.template, job.method, checkpoint.tokenizer(), pairs, rows, depths)
 
 
 def _estimate(job: Job, checkpoint: Any, pairs: PairSet, timed: bool) -> tuple[Any, Estimate]:

@@ -178,7 +178,7 @@ class Workload:
     vectors that are made of each state. ids: of each text its tokens. leads: of each token a number that is the same
     wherever the same tokens of a text of the same part lead up to it and it is the same token: of a causal model,
     tokens of one number have one state. Both None where they are not known. held: texts whose vectors are held
-    meanwhile, these and those of other passes; None: these.
+    meanwhile, these and those of other passes; None: these. depths: at how many depths vectors are held; None: all.
     """
 
     lengths: IntArray
@@ -187,14 +187,16 @@ class Workload:
     ids: tuple[IntArray, ...] | None = None
     leads: tuple[IntArray, ...] | None = None
     held: int | None = None
+    depths: int | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @classmethod
-    def of(cls, tokens: Tokens, poolings: int = 1) -> Workload:
+    def of(cls, tokens: Tokens, poolings: int = 1, depths: int | None = None) -> Workload:
         """Of these texts."""
-        return cls(tokens.lengths, tokens.parts, poolings, tuple(t.ids for t in tokens.of), _leads(tokens))
+        ids = tuple(t.ids for t in tokens.of)
+        return cls(tokens.lengths, tokens.parts, poolings, ids, _leads(tokens), depths=depths)
 
     @property
     def vocabulary(self) -> int:
@@ -213,7 +215,7 @@ class Workload:
         parts = None if self.parts is None else self.parts[rows]
         ids, leads = (None if of is None else tuple(of[int(i)] for i in rows) for of in (self.ids, self.leads))
         held = len(self) if self.held is None else self.held
-        return Workload(self.lengths[rows], parts, self.poolings, ids, leads, held)
+        return Workload(self.lengths[rows], parts, self.poolings, ids, leads, held, self.depths)
 
 
 def _leads(tokens: Tokens) -> tuple[IntArray, ...]:
@@ -249,7 +251,7 @@ class Execution(Protocol):
     """How a checkpoint is run. settle: the execution that will really run, as `auto` chooses it. timed: estimate the
     seconds too. chunks: indices of the texts of each pass. weights: as_stored, or how a dense checkpoint's linear
     layers are rounded. key: everything of the execution and the checkpoint that could change a state, None where states
-    are not kept. poolings: vectors that are made of each state, as of `Workload`."""
+    are not kept. asked: of forward, what was planned for these texts; None: one vector of each state."""
 
     @property
     def name(self) -> str: ...
@@ -267,7 +269,12 @@ class Execution(Protocol):
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None: ...
     def chunks(self, checkpoint: Checkpointed, asked: Workload) -> Iterator[npt.NDArray[np.int64]]: ...
     def forward(
-        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
+        self,
+        checkpoint: Checkpointed,
+        tokens: Tokens,
+        observe: Observe,
+        keep: Keep | None = None,
+        asked: Workload | None = None,
     ) -> Usage: ...
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 LARGEST = 448.0  # of float8_e4m3fn
+#: Values that are quantised at once: what that takes beside its result stays small.
+AT_ONCE_CPU, AT_ONCE_GPU = 2**22, 2**26
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def quantise(
     input_scale: torch.Tensor | None = None,
     input_zero_point: torch.Tensor | None = None,
 ) -> Quantised:
-    """Quantise x as the checkpoint's `activations` say.
+    """Quantise x as the checkpoint's `activations` say; rows of a large x some at a time, each as it would be alone.
 
     Args:
         x: [..., in], float32 | bfloat16 | float16.
@@ -65,6 +67,32 @@ def quantise(
     Raises:
         ExecutionError: a kind of activations that is not computed, or a static one without its scale.
     """
+    import torch
+
+    rows = max(1, (AT_ONCE_GPU if x.is_cuda else AT_ONCE_CPU) // max(1, x.shape[-1]))
+    if x.ndim != 2 or len(x) <= rows or activations.scale == "tensor":
+        return _at_once(x, activations, input_scale, input_zero_point)
+    parts = (_at_once(of, activations, input_scale, input_zero_point) for of in torch.split(x, rows))
+    if activations.kind != "int8" or activations.group is not None:
+        dense = torch.empty_like(x)
+        for into, part in zip(torch.split(dense, rows), parts, strict=True):
+            into.copy_(part.values)
+        return Quantised(x.dtype, dense=dense)
+    integers, scales = torch.empty(x.shape, dtype=torch.int8, device=x.device), []
+    for into, part in zip(torch.split(integers, rows), parts, strict=True):
+        assert part.integers is not None
+        assert part.scale is not None
+        into.copy_(part.integers)
+        scales.append(part.scale)
+    return Quantised(x.dtype, integers, torch.cat(scales))
+
+
+def _at_once(
+    x: torch.Tensor,
+    activations: Activations,
+    input_scale: torch.Tensor | None,
+    input_zero_point: torch.Tensor | None,
+) -> Quantised:
     import torch
 
     low, high, asymmetric = _range(activations)

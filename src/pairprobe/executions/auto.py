@@ -74,8 +74,13 @@ class Auto(Streamed):
         return self.settle(checkpoint, asked).chunks(checkpoint, asked)
 
     def forward(
-        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
+        self,
+        checkpoint: Checkpointed,
+        tokens: Tokens,
+        observe: Observe,
+        keep: Keep | None = None,
+        asked: Workload | None = None,
     ) -> Usage:
         """By the one that is chosen."""
-        chosen = self.settle(checkpoint, Workload.of(tokens, poolings))
-        return chosen.forward(checkpoint, tokens, observe, keep, poolings)
+        asked = asked or Workload.of(tokens)
+        return self.settle(checkpoint, asked).forward(checkpoint, tokens, observe, keep, asked)

@@ -75,7 +75,7 @@ class Needs:
 class Sizes:
     """Of one model, in bytes or values. layer, weight: the largest as stored. outside: dense, beside the layers.
     slots: dense parameters of a layer. width, widest: of a state, and of the widest product. expert: the largest
-    expert, dense. depths: of each text's vectors, all of which may be wanted. rounding, unpacking: beside the tile,
+    expert, dense. depths: of each text's vectors, where all are wanted. rounding, unpacking: beside the tile,
     where weights are rounded, and of codes that share scales within a row. packs: padding does not pass through its
     layers, nor, where it looks back only (once), what begins alike. joins: groups of texts may be one batch."""
 
@@ -240,5 +240,6 @@ def _computing(
 def _held(of: Sizes, some: Workload) -> int:
     """Bytes on the host of what is measured of all passes' texts (float32), and of all else that is small."""
     texts = len(some) if some.held is None else some.held
-    norms = of.depths * int(some.lengths.sum()) * texts // max(1, len(some)) * 4
-    return some.poolings * of.depths * texts * of.width * 4 + min(norms, TOKEN_NORMS) + SLACK
+    depths = some.depths or of.depths
+    norms = depths * int(some.lengths.sum()) * texts // max(1, len(some)) * 4
+    return some.poolings * depths * texts * of.width * 4 + min(norms, TOKEN_NORMS) + SLACK

@@ -25,6 +25,10 @@ TILE_GPU = 512 * 2**20
 LEAST_TRANSPOSED = 256
 #: Values of a matrix from which on oneDNN's product is worth being asked for.
 LARGE = 2**20
+#: Rows of a weight whose integer products are summed at once: at most, and at least; between them as many as give
+#: sums, and their float32 copy, of so many bytes.
+TALLEST, LEAST_SUMS = 8192, 512
+SUMS_CPU, SUMS_GPU = 32 * 2**20, 512 * 2**20
 #: Columns over which float32 holds every sum of products of two int8 exactly: 128 · 128 · 1024 = 2²⁴.
 EXACT_COLUMNS = 1024
 
@@ -153,7 +157,10 @@ class Workshop:
         import torch
 
         rows = weight.shape[0]
-        height = max(weight.step, min(rows, 8192) // weight.step * weight.step)
+        count, most = max(len(x) for x, _ in of), min(rows, TALLEST)
+        room = SUMS_GPU if outs[0].is_cuda else SUMS_CPU
+        height = max(min(most, room // (8 * max(1, count))), min(most, LEAST_SUMS))
+        height = max(weight.step, height // weight.step * weight.step)
         for start in range(0, rows, height):
             stop = min(start + height, rows)
             found = weight.integers(parts, start, stop)

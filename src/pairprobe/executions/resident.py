@@ -167,7 +167,7 @@ class Resident:
         tokens: Tokens,
         observe: Observe,
         keep: Keep | None = None,  # noqa: ARG002
-        poolings: int = 1,  # noqa: ARG002
+        asked: Workload | None = None,  # noqa: ARG002
     ) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     import torch
 
 ACTIVATIONS = ("as_stored", "weight_only")
-LESS = "Give it more (execution.memory), or fewer or shorter texts; execution.dtype=bfloat16 halves the states."
+LESS = (
+    "Give it more (execution.memory), or fewer or shorter texts, or fewer depths (method.depths); "
+    "execution.dtype=bfloat16 halves the states."
+)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,12 @@ class Streamed:
         return replace(of, packs=stream.packs, once=stream.causal, joins=stream.joins)
 
     def forward(
-        self, checkpoint: Checkpointed, tokens: Tokens, observe: Observe, keep: Keep | None = None, poolings: int = 1
+        self,
+        checkpoint: Checkpointed,
+        tokens: Tokens,
+        observe: Observe,
+        keep: Keep | None = None,
+        asked: Workload | None = None,
     ) -> Usage:
         """Run all texts once, calling `observe` for every batch at every depth 0 … L, shallow to deep.
 
@@ -225,7 +233,7 @@ class Streamed:
         peaks: dict[str, int] = {}
         limits = budget(device, self.memory)
         stream = self._stream(checkpoint)
-        wanted = self._needs(stream, Workload.of(tokens, poolings), device, limits)
+        wanted = self._needs(stream, asked or Workload.of(tokens), device, limits)
         short = limits.short(wanted.host, wanted.gpu)
         if short or len(wanted.passes) > 1:  # there was more when these texts were chosen
             raise OutOfMemory(

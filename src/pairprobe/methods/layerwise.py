@@ -87,7 +87,7 @@ class Layerwise(Pooling):
             gathered.take(shelf, keys)
         rest = np.array([i for i in range(len(tokens)) if i not in gathered.rows], dtype=np.int64)
         usages, most, described = [], len(rest), {}
-        whole = Workload.of(tokens, len(poolings))
+        whole = Workload.of(tokens, len(poolings), len(depths))
         while len(rest):  # asked again after each pass: what fits depends on the memory that is free now
             chunk = next(execution.chunks(checkpoint, whole.select(rest)))[:most]
             rows, before = rest[chunk], gathered.done
@@ -183,7 +183,9 @@ def _measure(
         if gathered.norms is not None:
             gathered.put_norms(depth, of, torch.linalg.vector_norm(states, dim=-1).cpu().numpy())
 
-    usage = execution.forward(checkpoint, tokens.select(rows), pool, keep, len(shares))
+    some = tokens.select(rows)
+    asked = Workload.of(some, len(shares), len(gathered.place))
+    usage = execution.forward(checkpoint, some, pool, keep, asked)
     if keep:
         keep.writing.finish()
     return usage
