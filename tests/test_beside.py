@@ -231,7 +231,11 @@ def test_recorded_similarities_have_no_partners_but_spelling(capfd: pytest.Captu
         (0.01, 0.1, "words lie closer to their own"),
         (0.4, 0.1, "words are not shown to lie closer to their own"),
         (0.4, -0.1, "words are not shown to lie farther from their own"),
-        (None, 0.1, "words lie closer to their own"),  # what was found; the next line says why there is no p
+        (
+            None,
+            0.1,
+            "not tested: words lie closer to their own",
+        ),  # the next line says why
     ],
 )
 def test_what_partners_show_is_said_by_their_p(p: float | None, delta: float, said: str) -> None:

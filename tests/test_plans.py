@@ -74,7 +74,8 @@ def test_other_plans_are_counted_and_the_first_is_named_with_what_it_asked(store
         "the side expected was closer, is both",
     )
     (said,) = found.said
-    assert said.startswith("2 earlier runs on these pairs and this model asked something else: the verdict's control")
+    start = "2 earlier runs on these pairs and this model asked something else, one or another of them: the verdict's"
+    assert said.startswith(f"{start} control")
     assert first[:8] in said
     assert found.tags["earlier_plans"] == "2"
     assert found.tags["earlier_plans_first"] == first

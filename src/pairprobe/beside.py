@@ -193,7 +193,7 @@ def lines(result: Result) -> Iterator[tuple[str, str]]:
 def _partner_lines(test: PartnerTest, depth: int, alpha: float) -> Iterator[tuple[str, str]]:
     at = _at(test.depths, depth)
     shown = at.p is not None and at.p <= alpha
-    lie = "words lie" if shown or at.p is None else "words are not shown to lie"
+    lie = "words lie" if shown else "not tested: words lie" if at.p is None else "words are not shown to lie"
     side = "closer to" if at.delta > 0 else "farther from"
     p = f", p {p_text(at.p)}" if at.p is not None else ""
     p += f", max-T {p_text(at.p_max_t)}" if at.p_max_t is not None else ""

@@ -80,9 +80,11 @@ class Earlier:
     def said(self) -> tuple[str, ...]:
         """For a person; nothing where there are none."""
         if "earlier_plans_first" in self.tags:
-            runs = f"{self.tags['earlier_plans']} earlier {'run' if self.n == 1 and not self.more else 'runs'}"
+            one = self.n == 1 and not self.more
+            runs = f"{self.tags['earlier_plans']} earlier {'run' if one else 'runs'}"
+            which = "" if one else ", one or another of them"  # no single one need have been all of this
             return (
-                f"{runs} on these pairs and this model asked something else: {self._differ}. The first was "
+                f"{runs} on these pairs and this model asked something else{which}: {self._differ}. The first was "
                 f"{self.first[:8]}; nothing here shows that this plan was fixed before their numbers were seen.",
             )
         if self.tags["earlier_plans"] == "unknown":

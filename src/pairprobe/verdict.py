@@ -232,8 +232,11 @@ def _few(test: GroupTest) -> list[str]:
         ]
     size, (normal, skewed) = simulated(n, m)
     nearest = "" if sorted(size) == sorted((n, m)) else ", the simulated size nearest to these,"
+    few = f"with fewer than {FEW} pairs in a group"
+    if min(test.n_cognate, test.n_control) >= FEW:
+        few = f"with groups worth fewer than {FEW} independent pairs"
     return [
-        f"with fewer than {FEW} pairs in a group the interval leans on how similarities are spread: simulated 95 % "
+        f"{few} the interval leans on how similarities are spread: simulated 95 % "
         f"intervals for {max(size)} against {min(size)} independent pairs{nearest} held the true Δ {normal} times in "
         f"a hundred where similarities are normal, and {skewed} where they are skewed."
     ]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pairprobe.evidence import AdjustedDelta, Coefficient, FormBaseline
-from pairprobe.outcomes import Interval
+from pairprobe.outcomes import LEAST_WORTH, Interval
 from pairprobe.records import COGNATE, BoolArray, Covariate, IntArray, PairSet, Similarities
 from pairprobe.statistics.group_tests import Statistics
 from pairprobe.statistics.units import clusters
@@ -178,6 +178,8 @@ def form_baselines(
         some = [pair for pair, is_in in zip(pairs.pairs, chosen, strict=True) if is_in]
         both = np.stack([spelling[chosen], similarity.values[depth, chosen]])
         auc, covariance, g = clustered_auc(both, cognate[chosen], clusters(some))
+        if min(cognate.sum(), other.sum()) < LEAST_WORTH:  # as of every interval
+            covariance = None
         side = 1.0 if auc[1] >= 0.5 else -1.0
         gain = side * (auc[1] - auc[0])
         error = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) if covariance is not None else 0.0
