@@ -18,7 +18,7 @@ from pairprobe.checkpoints.groups import activations
 from pairprobe.checkpoints.headers import Tensor, read_header
 from pairprobe.checkpoints.weight import Weights
 from pairprobe.errors import CheckpointError
-from pairprobe.rooms import Activations
+from pairprobe.rooms import UNKNOWN, Activations
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MODULE = "model.layers.0.mlp.down_proj"
@@ -579,6 +579,8 @@ def test_other_configs_that_store_alike_are_read(tmp_path):
     weight = recognise(MODULE, on_disk(tmp_path, state), {"quant_method": "modelopt", "quant_algo": "FP8"})
     assert weight.activations == Activations("fp8", "static")
     assert torch.equal(dense(weight), expected)
+    for declared in ({}, {"quant_method": "modelopt"}, {"quant_algo": "FP8"}):  # older releases: in another file
+        assert recognise(MODULE, on_disk(tmp_path, state), declared).activations == Activations("fp8", "static")
     del state["input_scale"]
-    assert recognise(MODULE, on_disk(tmp_path, state), {"quant_method": "modelopt"}).activations is None
+    assert recognise(MODULE, on_disk(tmp_path, state), {"quant_method": "modelopt"}).activations.kind == UNKNOWN
     assert recognise(MODULE, on_disk(tmp_path, state), {"quant_method": "fbgemm_fp8"}).activations.kind == "fp8 bounded"

@@ -207,8 +207,46 @@ def test_a_group_that_is_not_stored_is_named(wrong):
     tensors, _ = gptq_layer(4, 64, 8, runs(64, 32))
     tensors["g_idx"][5] = wrong
     weight = recognised(tensors)
-    with pytest.raises(CheckpointError, match=rf"model\.safetensors: a g_idx \[64\] holds {wrong}; allowed: 0 to 1"):
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: layer\.g_idx \[64\] holds {wrong}; allowed: 0"):
         weight.rows(tensors, 0, 8, torch.empty(8, 64))
+
+
+def moved(groups: list[int], column: int, to: int) -> list[int]:
+    return [to if at == column else group for at, group in enumerate(groups)]
+
+
+@pytest.mark.parametrize("config", [{}, {"group_size": 32}], ids=["as stored", "declared"])
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ([0] * 128, "128 columns into group 0"),
+        ([3] * 128, "no columns into group 0"),
+        (moved(runs(128, 32), 127, 0), "33 columns into group 0"),
+        (moved(runs(128, 32), 0, 3), "31 columns into group 0"),
+        ([2 if g == 1 else g for g in runs(128, 32)], "no columns into group 1"),
+    ],
+    ids=["all in the first", "all in the last", "one more in the first", "one fewer in the first", "one is empty"],
+)
+def test_groups_that_columns_are_not_shared_out_to_are_refused(index, said, config):
+    # values of the right range, by which all of a wrong model was computed without a word
+    tensors, _ = gptq_layer(4, 128, 8, runs(128, 32))
+    tensors["g_idx"] = torch.tensor(index, dtype=torch.int32)
+    weight = recognised(tensors, **config)
+    with pytest.raises(CheckpointError, match=rf"^model\.safetensors: layer\.g_idx \[128\] puts {said}; due") as caught:
+        weight.rows(tensors, 0, 8, torch.empty(8, 128))
+    assert "; due were 32 in each of the 4 groups, in the last perhaps fewer." in caught.value.problems[0]
+    assert caught.value.next_step
+
+
+def test_a_group_has_no_more_columns_than_the_config_says():
+    tensors, w = gptq_layer(4, 384, 8, runs(384, 256))
+    order = np.random.default_rng(1).permutation(384)
+    shuffled, by_order = gptq_layer(4, 384, 8, (order // 256).tolist())
+    for size in ({}, {"group_size": 256}):
+        assert torch.equal(dense(recognised(tensors, **size), tensors), w)
+        assert torch.equal(dense(recognised(shuffled, **size), shuffled), by_order)
+    with pytest.raises(CheckpointError, match="puts 256 columns into group 0; due were 192 in each of the 2 groups"):
+        dense(recognised(tensors, group_size=192), tensors)
 
 
 # ── bits and shapes ──────────────────────────────────────────────────────────────────────────────────────

@@ -335,6 +335,18 @@ def test_a_repository_without_a_config_is_refused(server, written, fetch):
 
 
 @BOTH
+def test_a_repository_with_an_adapter_is_refused_by_its_list_of_files(server, written, fetch, tmp_path):
+    folder = Path(shutil.copytree(written, tmp_path / "tuned"))
+    (folder / "adapter_config.json").write_text("{}")
+    error = refused(on_hub(server, folder, fetch))
+    assert error.problems == (
+        f"tiny: {HUB} holds adapter_config.json: transformers would put that adapter upon the weights; here none is.",
+    )
+    assert "merge_and_unload" in error.next_step
+    assert not [a for a in server.asked if "config.json" in a.path or ".safetensors" in a.path]
+
+
+@BOTH
 def test_a_repository_that_lacks_shards_is_refused(server, sharded, fetch):
     model = on_hub(server, sharded, fetch)
     last = sorted(f for f in server.repositories[HUB].files if f.endswith(".safetensors"))[-1]

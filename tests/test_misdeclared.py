@@ -24,7 +24,8 @@ from pairprobe.checkpoints.groups import activations
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.commands.main import run
 from pairprobe.errors import CheckpointError, Misdeclared
-from pairprobe.rooms import Activations
+from pairprobe.executions.streamed import Streamed
+from pairprobe.rooms import UNKNOWN, Activations
 
 MISSING = object()
 
@@ -355,3 +356,68 @@ def test_where_groups_are_of_both_types_the_one_that_targets_a_module_is_believe
 def test_integers_are_no_weights_of_methods_that_store_fp8(config):
     with pytest.raises(CheckpointError, match=r"m: its weight is stored as integers, but by config\.json, it says"):
         compressed_tensors.recognise("m", EIGHT, config)
+
+
+# ── methods whose statement about inputs is not read ─────────────────────────────────────────────────────
+
+QUARK = {
+    "quant_method": "quark",
+    "global_quant_config": {"weight": {"dtype": "int8"}, "input_tensors": {"dtype": "int8", "is_dynamic": True}},
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "declared", "said"),
+    [
+        ("int8", QUARK, "quant_method 'quark'"),
+        ("int8", {"quant_method": "awq", "bits": 8}, "quant_method 'awq'"),
+        ("int8", {"bits": 8}, "no quant_method"),
+        ("int8", None, "no quantisation"),
+        ("fp8", None, "no quantisation"),
+        (
+            "fp8",
+            {"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"},
+            "quant_method 'modelopt', quant_algo 'FP8_PER_CHANNEL_PER_TOKEN'",
+        ),
+        ("fp8", {"quant_method": "ptpc_fp8"}, "quant_method 'ptpc_fp8'"),
+        ("fp8", {"quant_method": "torchao", "quant_type": "float8dq"}, "quant_method 'torchao'"),
+        ("fp8", {"quant_method": "fp8"}, "quant_method 'fp8'"),  # without an activation_scheme
+        ("fp8", {"quant_method": "of tomorrow"}, "quant_method 'of tomorrow'"),
+    ],
+)
+def test_inputs_of_a_method_that_is_not_read_are_unknown_and_not_unquantised(changed, format, declared, said):
+    # they would be run weight only without a word
+    opened = changed(format, "quantization_config", declared)
+    assert opened.storage.activations == {f"unknown ({said})": 14}
+    assert opened.storage.inputs() == f"inputs as unknown ({said})"
+    refusal = Streamed(device="cpu").refuse(opened)
+    assert refusal.startswith("odd: The weights are integers or FP8 beside scales, and config.json declares ")
+    assert f"declares {said}: whether and how inputs of products are quantised is not known." in refusal
+    assert "execution.activations=weight_only" in refusal
+    assert Streamed(device="cpu", activations="weight_only").refuse(opened) is None
+
+
+def test_a_stored_scale_of_inputs_says_nothing_of_them_in_a_method_that_is_not_read():
+    # Quark's may have a zero point, or be of groups; only ModelOpt's FP8 is known to be one number for all
+    eight = {**EIGHT, "input_scale": Tensor(Path("a"), "F32", (), 4)}
+    float8 = {**eight, "weight": Tensor(Path("a"), "F8_E4M3", (4, 8), 32)}
+    for tensors, declared in ((eight, QUARK), (eight, {}), (float8, {"quant_method": "quark"})):
+        assert compressed_tensors.recognise("m", tensors, declared).activations.kind == UNKNOWN
+    per_token = {"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}
+    assert compressed_tensors.recognise("m", float8, per_token).activations.kind == UNKNOWN
+
+
+@pytest.mark.usefixtures("home")
+def test_a_run_with_unknown_inputs_is_refused_once_and_runs_weight_only(changed, capfd):
+    folder = changed("int8", "quantization_config", QUARK).folder
+    words = ["model=local", f"model.source={folder}", "execution.device=cpu", "template=bare"]
+    with pytest.raises(SystemExit, match="2"):
+        run(words)
+    told = " ".join(capfd.readouterr().err.split())
+    assert told.count("quant_method 'quark'") == 1
+    assert "execution.activations=weight_only" in told
+    said = "inputs unquantised (execution.activations=weight_only; by the checkpoint unknown (quant_method 'quark'))"
+    for before in (["plan"], []):
+        assert run([*before, *words, "execution.activations=weight_only"]) == 0
+        assert said in " ".join(capfd.readouterr().out.split())
+    assert run([*words, "method=static"]) == 0  # of which no product is a part

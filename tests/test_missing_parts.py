@@ -264,3 +264,43 @@ def test_a_number_of_layers_that_is_none_is_told(made, value):
     error = refused(lambda: opened.layers)
     assert f"num_hidden_layers of config.json is {value!r}; allowed: a number above 0" in error.problems[0]
     assert error.next_step.startswith("Correct the value")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"rms_norm_eps": "1e-5"}, "'rms_norm_eps' expected float, got str (value: '1e-5')"),
+        ({"rope_scaling": "8"}, "Field 'rope_parameters' with value '8'"),
+    ],
+    ids=str,
+)
+def test_a_tokenizer_is_not_to_blame_for_what_config_json_says(made, values, said):
+    # AutoTokenizer reads config.json too
+    opened = Checkpoint.open(edit_config(made("bf16"), **values))
+    error = refused(opened.tokenizer)
+    assert "config.json" in error.problems[0]
+    assert said in error.problems[0]
+    assert "tokenizer" not in error.problems[0] + error.next_step
+    assert error.problems == refused(opened.empty_model).problems
+
+
+def test_code_that_is_allowed_already_is_not_asked_for(made):
+    folder = edit_config(made("bf16"), model_type="lama")
+    opened = [Checkpoint.open(folder, trust_remote_code=trusted) for trusted in (False, True)]
+    refusals = [refused(checkpoint.empty_model) for checkpoint in opened]
+    assert refusals[0].problems == refusals[1].problems
+    assert "model.trust_remote_code=true" in refusals[0].next_step
+    assert refusals[1].next_step == "A newer transformers may know it."
+
+
+@pytest.mark.parametrize("config", [True, False], ids=["beside a model", "alone"])
+def test_an_adapter_that_would_be_left_out_is_told(made, config):
+    # from_pretrained of such a folder loads base and adapter
+    folder = made("bf16")
+    (folder / "adapter_config.json").write_text("{}")
+    if not config:
+        (folder / "config.json").unlink()
+    error = refused(lambda: Checkpoint.open(folder))
+    assert f"{folder} holds adapter_config.json" in error.problems[0]
+    assert "merge_and_unload" in error.next_step
+    assert "remove adapter_config.json" in error.next_step

@@ -54,18 +54,24 @@ class Stored(Protocol):
     def nbytes(self) -> int: ...
 
 
+#: The kind of activations where a config's settings are of no method whose statement about inputs is read.
+UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class Activations:
     """How the input of a matrix is quantised before the product, where the checkpoint says so.
 
     kind: int8 | fp8 (e4m3), or int2 … int8 with ' asymmetric'; others are refused when used. scale: token (one for
     each token, from its values) | tensor (one for all, from their values) | static (stored, part `input_scale`).
-    group: input columns that share a scale, None for all of them.
+    group: input columns that share a scale, None for all of them. declared: where the kind is UNKNOWN, what the config
+    declares, in words.
     """
 
     kind: str
     scale: str = "token"
     group: int | None = None
+    declared: str = ""
 
 
 class Weight(Protocol):

@@ -78,6 +78,8 @@ class Checkpoint:
                 opened.config, dict(opened.tensors), opened.header, trust_remote_code, tokenizer or opened.tokenizer,
                 opened.files[0],
             )  # fmt: skip
+        if (folder / weight_files.ADAPTER).exists():
+            raise weight_files.adapted(name, str(folder))
         problems = []
         config: Any = {}
         try:
@@ -103,17 +105,8 @@ class Checkpoint:
         if problems:
             raise CheckpointError(problems, "Get the whole repository again, or choose another model.source.")
         tensors, headers = weight_files.read_headers(files, placed, name)
-        return cls(
-            name,
-            folder,
-            where or f"folder {folder}",
-            revision,
-            config,
-            tensors,
-            headers,
-            trust_remote_code,
-            tokenizer,
-        )
+        where = where or f"folder {folder}"
+        return cls(name, folder, where, revision, config, tensors, headers, trust_remote_code, tokenizer)
 
     # ── what it is ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,6 +256,8 @@ class Checkpoint:
                 self.tokenizer_from or self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
             )
         except Exception as error:
+            if self.tokenizer_from is None:
+                self._config()  # which AutoTokenizer reads, too
             raise CheckpointError(
                 f"{self.name}: its tokenizer cannot be read from {self.tokenizer_from or self.folder} "
                 f"({_first_line(error)}).",
@@ -277,7 +272,7 @@ class Checkpoint:
         """
         import torch
         from torch.overrides import TorchFunctionMode
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
         from transformers.utils import logging
 
         class EmptyOnMeta(TorchFunctionMode):
@@ -291,14 +286,8 @@ class Checkpoint:
                 return func(*args, **{**(kwargs or {}), **more})
 
         logging.set_verbosity_error()
-        unbuilt.check(self.config, self.text_config, self.name, self.gguf.name if self.gguf else "config.json")
+        config = self._config()
         try:
-            if self.gguf:
-                config = AutoConfig.for_model(**self.config)
-            else:
-                config = AutoConfig.from_pretrained(
-                    self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
-                )
             config.quantization_config = None  # the formats are ours to read
             for part in (config, config.get_text_config()):
                 if short:
@@ -314,12 +303,20 @@ class Checkpoint:
                     trust_remote_code=self.trust_remote_code,
                 ).eval()
         except Exception as error:
-            reason, step = unbuilt.why(error, self.config, attention)
-            raise CheckpointError(
-                f"{self.name}: transformers cannot build model_type '{self.config.get('model_type')}' of config.json: "
-                f"{reason.removesuffix('.')}.",
-                step,
-            ) from error
+            raise unbuilt.why(error, self.config, self.name, attention, self.trust_remote_code) from error
+
+    def _config(self) -> Any:
+        """The config as transformers reads it. Raises CheckpointError for a value of which it makes no model."""
+        from transformers import AutoConfig
+
+        unbuilt.check(self.config, self.text_config, self.name, self.gguf.name if self.gguf else "config.json")
+        trusted = self.trust_remote_code
+        try:
+            if self.gguf:
+                return AutoConfig.for_model(**self.config)
+            return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=trusted)
+        except Exception as error:
+            raise unbuilt.why(error, self.config, self.name, trusted=trusted) from error
 
     def assigned(self, model: Any, within: str = "") -> dict[str, Weight | Experts]:
         """Parameter of `model` → the stored weight that fills it. Raises as `names.assign`."""

@@ -19,6 +19,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 #: Files beside the tokenizer's own that change the tokens it makes.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 SIDES = ("config.json", *TOKENIZER_FILES, *TOKENIZER_SETTINGS)
+ADAPTER = "adapter_config.json"
 #: Endings of weight files, ours and others'.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 POINTER = b"version https://git-lfs"
@@ -99,6 +100,15 @@ def none_of(name: str, there: Sequence[str], where: str) -> str:
     others = [f for f in there if f.endswith(".safetensors")]
     hint = f" There is {others[0]}: if it holds the whole model, call it {SINGLE}." if len(others) == 1 else ""
     return f"{name}: no weights ({SINGLE}, or {INDEX} with its files) in {where}.{hint}"
+
+
+def adapted(name: str, where: str) -> CheckpointError:
+    """The error for a place whose weights are not all of the model: transformers puts an adapter's upon them."""
+    return CheckpointError(
+        f"{name}: {where} holds {ADAPTER}: transformers would put that adapter upon the weights; here none is.",
+        f"Merge the adapter into the weights first (peft's merge_and_unload); or, for the base model, remove {ADAPTER} "
+        "from a copy of the folder.",
+    )
 
 
 def pointers(folder: Path, name: str) -> list[str]:

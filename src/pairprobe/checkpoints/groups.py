@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pairprobe.checkpoints.declared import boolean, misdeclared, nested
-from pairprobe.checkpoints.headers import Tensor
+from pairprobe.checkpoints.headers import Tensor, shown
 from pairprobe.errors import CheckpointError
-from pairprobe.rooms import Activations
+from pairprobe.rooms import UNKNOWN, Activations
 
 #: How closely a target of the config means a module: compressed-tensors' order, with an ending and Linear put in.
 NAME, PATTERN, ENDING, LINEAR, CLASS, NOT_MEANT = range(6)
 GROUPS = "config_groups"
 #: quant_method of configs that say in groups how everything is quantised.
 IN_GROUPS = ("compressed-tensors",)
+#: Where configs name the method; the second is ModelOpt's.
+METHODS = ("quant_method", "quant_algo")
 TYPES = ("int", "float")
 #: How scales of inputs can be spread that are found while the model runs.
 DYNAMIC = ("token", "tensor", "group")
@@ -42,8 +44,8 @@ class Scheme:
 
 
 def schemes(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[str, Any], kind: str) -> list[Scheme]:
-    """The config's groups for weights of this kind ('int' or 'float'), likeliest first; one that says nothing where it
-    has no groups.
+    """The config's groups for weights of this kind ('int' or 'float'), likeliest first. Where it has no groups, one
+    that says of inputs what the method does, or that they are UNKNOWN: never that they stay as they are.
 
     Raises:
         Misdeclared: a group that cannot be read.
@@ -59,15 +61,24 @@ def schemes(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[st
     if quantisation.get("quant_method") in IN_GROUPS:
         raise misdeclared(GROUPS, quantisation.get(GROUPS), "the groups that say how weights and inputs are stored")
     # Not compressed-tensors' config, but stored alike (ModelOpt's FP8, FBGEMM's, AutoFP8's)
-    method = str(quantisation.get("quant_algo") or quantisation.get("quant_method"))  # the first is ModelOpt's
-    if kind == "int" and "fp8" in method.lower():
-        raise _another_type(module, kind, f"it says {method}")
-    if quantisation.get("quant_method") == "fbgemm_fp8":
+    method, algorithm = quantisation.get("quant_method"), quantisation.get("quant_algo")
+    if kind == "int" and "fp8" in str(algorithm or method).lower():
+        raise _another_type(module, kind, f"it says {algorithm or method}")
+    if method == "fbgemm_fp8":
         return [Scheme(activations=Activations("fp8 bounded"))]
-    if quantisation.get("quant_method") == "fp8" and "activation_scheme" in quantisation:
+    if method == "fp8" and "activation_scheme" in quantisation:
         return [Scheme(activations=_autofp8(quantisation["activation_scheme"]))]
-    static = Activations("fp8" if kind == "float" else "int8", "static")
-    return [Scheme(activations=static if "input_scale" in tensors else None)]
+    # ModelOpt's FP8, the first releases of which declare it in a file of its own, stores the scales of inputs
+    static = kind == "float" and "input_scale" in tensors
+    if static and method in (None, "fp8", "modelopt") and algorithm in (None, "FP8"):
+        return [Scheme(activations=Activations("fp8", "static"))]
+    return [Scheme(activations=Activations(UNKNOWN, declared=_methods(quantisation)))]
+
+
+def _methods(quantisation: Mapping[str, Any]) -> str:
+    """What a config calls its method: "quant_method 'modelopt', quant_algo 'FP8'"."""
+    said = [f"{key} '{shown(str(quantisation[key]))}'" for key in METHODS if quantisation.get(key) is not None]
+    return ", ".join(said) or ("no quant_method" if quantisation else "no quantisation")
 
 
 def _another_type(module: str, kind: str, said: str) -> CheckpointError:

@@ -127,6 +127,8 @@ class Repository:
         return {s.rfilename: s.size or 0 for s in info.siblings or []}, info.sha
 
     def _sides(self, there: Mapping[str, int], commit: str) -> Path:
+        if files.ADAPTER in there and not self.file:
+            raise files.adapted(self.name, self.hub)
         wanted: Iterable[str] = (*files.SIDES, *MORE_SIDES, files.INDEX)
         if self.file:
             # without config.json: the file's own metadata decide, as they do for the file alone

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pairprobe.checkpoints.weight import DENSE, Weight
-from pairprobe.rooms import Activations
+from pairprobe.rooms import UNKNOWN, Activations
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def storage(weights: Mapping[str, Weight]) -> Storage:
 
 
 def _in_words(activations: Activations) -> str:
-    """'int8 per token', 'fp8 per token and 128 columns', 'fp8 by a stored scale'."""
+    """'int8 per token', 'fp8 per token and 128 columns', 'fp8 by a stored scale', "unknown (quant_method 'quark')"."""
+    if activations.kind == UNKNOWN:
+        return f"{UNKNOWN} ({activations.declared})"
     if activations.scale == "static":
         return f"{activations.kind} by a stored scale"
     per = f"{activations.kind} per {activations.scale}"

@@ -61,8 +61,18 @@ def _shown(value: Any) -> str:
     return shown(json.dumps(value, ensure_ascii=False))
 
 
-def why(error: BaseException, config: Mapping[str, Any], attention: str | None) -> tuple[str, str]:
-    """(what is wrong, what to do) for an error that transformers raised while it made a model of `config`."""
+def why(
+    error: BaseException, config: Mapping[str, Any], of: str, attention: str | None = None, trusted: bool = False
+) -> CheckpointError:
+    """Ours for an error that transformers raised while it made a model of `config`. of: what it calls the checkpoint.
+    trusted: the checkpoint's own Python code was allowed."""
+    reason, step = _why(error, config, attention)
+    said = f"model_type '{config.get('model_type')}' of config.json: {reason.removesuffix('.')}."
+    return CheckpointError(f"{of}: transformers cannot build {said}", step.removesuffix(OWN_CODE) if trusted else step)
+
+
+def _why(error: BaseException, config: Mapping[str, Any], attention: str | None) -> tuple[str, str]:
+    """(what is wrong, what to do)."""
     said = " ".join(str(error).split())[:400] or type(error).__name__
     if attention == "sdpa" and "scaled_dot_product_attention" in said:
         return said, "This architecture does not know it: execution.attention=eager"

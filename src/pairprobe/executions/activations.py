@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pairprobe.errors import ExecutionError
-from pairprobe.rooms import Activations
+from pairprobe.rooms import UNKNOWN, Activations
 
 if TYPE_CHECKING:
     import torch
@@ -150,6 +150,12 @@ def not_computed(activations: Activations) -> str | None:
 
 def _range(activations: Activations) -> tuple[float, float, bool]:
     """(lowest, highest, asymmetric) of the quantised values."""
+    if activations.kind == UNKNOWN:
+        raise ExecutionError(
+            f"The weights are integers or FP8 beside scales, and config.json declares {activations.declared}: whether "
+            "and how inputs of products are quantised is not known.",
+            "execution.activations=weight_only runs the model with unquantised inputs.",
+        )
     if activations.kind == "fp8":
         return -LARGEST, LARGEST, False
     found = re.fullmatch(r"int([2-8])( asymmetric)?", activations.kind)

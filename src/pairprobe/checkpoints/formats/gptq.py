@@ -8,7 +8,7 @@ less 1, wrapped to their bits (version 1, `checkpoint_format: gptq`), or as they
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,8 +57,10 @@ def recognise(module: str, tensors: Mapping[str, Tensor], quantisation: Mapping[
         parts=parts,
         step=32 // math.gcd(bits, 32),
         unlike=unlike(quantisation, "bits", bits) + unlike(quantisation, "group_size", group, width),
+        module=module,
         bits_each=bits,
         group=group,
+        full=group if group == quantisation.get("group_size") else None,
         add=_added(quantisation),
         format=f"GPTQ {bits} bit, groups of {group}" + (", by activation" if by_activation else ""),
     )
@@ -116,11 +118,14 @@ def _added(quantisation: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Gptq(Weight):
-    """[out, in], stored with the inputs as rows. group: inputs that share a scale and a zero point, in runs of so
-    many unless the part g_idx says otherwise. add: to stored zero points."""
+    """[out, in], stored with the inputs as rows. module: what errors call it. group: inputs that share a scale and a
+    zero point, in runs of so many unless the part g_idx says otherwise. full: how many every group but the last has by
+    the config, None where it does not say. add: to stored zero points."""
 
+    module: str
     bits_each: int
     group: int
+    full: int | None
     add: int
     transposed: ClassVar[bool] = True
 
@@ -153,12 +158,31 @@ class Gptq(Weight):
                 torch.mul(q.sub_(zeros[groups[a:b]]), scales[groups[a:b]], out=tile[a:b])
 
     def _checked(self, index: torch.Tensor, groups: int) -> torch.Tensor:
+        """The group of each input, int64 [in]. Raises CheckpointError for a group that is not stored, that no input is
+        in, or that more or fewer are in than a group has."""
+        tensor = self.parts["g_idx"]
+        what = f"{tensor.file.name}: {self.module}.g_idx [{tensor.shape[0]}]"
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= groups:
-            tensor = self.parts["g_idx"]
             raise CheckpointError(
-                f"{tensor.file.name}: a g_idx [{tensor.shape[0]}] holds {low if low < 0 else high}; "
-                f"allowed: 0 to {groups - 1}.",
-                "Download this file again.",
+                f"{what} holds {low if low < 0 else high}; allowed: 0 to {groups - 1}.", "Download this file again."
             )
-        return index.long()
+        index = index.long()
+        counts = index.bincount(minlength=groups).tolist()
+        # undeclared, a group's share is a guess: 384 columns in 2 groups may be 256 and 128
+        wrong = [_ill_filled(counts, full) for full in ((self.full,) if self.full else (self.group, max(counts)))]
+        if None not in wrong:
+            group = wrong[0] or 0
+            raise CheckpointError(
+                f"{what} puts {counts[group] or 'no'} columns into group {group}; due were {self.full or self.group} "
+                f"in each of the {groups} groups, in the last perhaps fewer.",
+                "Download this file again, or take another conversion of this model.",
+            )
+        return index
+
+
+def _ill_filled(counts: Sequence[int], full: int) -> int | None:
+    """The first group that has not `full` columns, or, the last, 1 … `full`; None where there is none. counts: columns
+    of each group."""
+    last = len(counts) - 1
+    return next((g for g, n in enumerate(counts) if n != full and not (g == last and 0 < n < full)), None)
