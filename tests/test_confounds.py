@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from pairprobe import covariates
-from pairprobe.evidence import AdjustedDelta
+from pairprobe.evidence import AdjustedDelta, FormBaseline
 from pairprobe.records import COGNATE, Covariate, Pair, PairSet, Similarities, Word
 from pairprobe.statistics.confounds import adjusted, clustered_auc, form_baselines
 from pairprobe.statistics.group_tests import Statistics
@@ -212,16 +212,22 @@ def test_form_baseline_of_words_that_differ_by_hand() -> None:
         ("stein", "fish"),
         ("tisch", "top"),
     ]
-    pairs = PairSet(
-        "s",
-        tuple(Pair(f"p{i}", COGNATE if i < 3 else "control", Word(a), Word(b)) for i, (a, b) in enumerate(rows)),
-        "here",
-    )
-    measured = Similarities("cosine", np.array([[0.9, 0.2, 0.8, 0.3, 0.1, 0.5]]), (4,))
-    (form,) = form_baselines(S, measured, pairs, covariates.of_pairs(pairs), -1)
+
+    def baseline(values: list[float]) -> FormBaseline:
+        half = len(values) // 2
+        of = [Pair(f"p{i}", COGNATE if i < half else "control", Word(a), Word(b)) for i, (a, b) in enumerate(rows)]
+        pairs = PairSet("s", tuple(of), "here")
+        measured = Similarities("cosine", np.array([values]), (4,))
+        return form_baselines(S, measured, pairs, covariates.of_pairs(pairs), -1)[0]
+
+    form = baseline([0.9, 0.2, 0.8, 0.3, 0.1, 0.5])
     assert form.auc == 1.0
     assert form.auc_ci is None  # parted without fail: no spread to tell how far that holds
     assert form.model_auc == pytest.approx((3 + 1 + 3) / 9)
     assert form.gain == pytest.approx(7 / 9 - 1)
     assert (form.similarity, form.depth) == ("cosine", 4)
-    assert form.gain_ci is not None
+    assert form.gain_ci is None  # three pairs allow no interval
+    rows[3:3], rows[7:] = [("sonne", "sun")], [("buch", "river")]
+    four = baseline([0.9, 0.2, 0.8, 0.7, 0.3, 0.1, 0.5, 0.4])
+    assert four.gain_ci is not None
+    assert four.auc == 1.0
