@@ -239,6 +239,19 @@ def test_an_order_that_was_never_set_is_the_plain_order(tmp_path):
     assert torch.equal(dense(weight), by_hand(q, scale, None, [c // 8 for c in range(24)]))
 
 
+def test_a_column_of_a_group_that_there_is_not_is_refused(tmp_path):
+    q, scale, _ = example(4, (6, 24), 8)
+    order = torch.arange(24, dtype=torch.int32) // 8
+    order[5] = 3
+    weight = recognise(
+        MODULE,
+        on_disk(tmp_path, {"weight_scale": scale, "weight": q, "weight_g_idx": order}),
+        config(i(4, "group", group_size=8)),
+    )
+    with pytest.raises(CheckpointError, match=r"weight_g_idx \[24\] holds 3; allowed: 0 to 2\."):
+        dense(weight)
+
+
 def test_a_last_group_may_be_cut_off(tmp_path):
     q, scale, _ = example(8, (3, 24), 8)
     tensors = on_disk(tmp_path, {"weight": q[:, :20], "weight_scale": scale})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pairprobe.checkpoints.headers import FLOATS
 from pairprobe.checkpoints.weight import Weight
+from pairprobe.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +38,23 @@ class Scaled(Weight):
         out.copy_(half(self.values(parts, start, stop)))
         zero = self.zeros(parts, start, stop)
         if zero is not None:
-            _by_columns(out, zero.to(out.dtype), self.block[1], parts.get("weight_g_idx"), "sub_")
+            _by_columns(out, zero.to(out.dtype), self.block[1], self._index(parts, zero.shape[1]), "sub_")
         scale = self.scales(parts, start, stop)
         if scale.shape[1] == 1:
             return scale[:, 0]
-        _by_columns(out, scale, self.block[1], parts.get("weight_g_idx"), "mul_")
+        _by_columns(out, scale, self.block[1], self._index(parts, scale.shape[1]), "mul_")
         return None
+
+    def _index(self, parts: Mapping[str, torch.Tensor], groups: int) -> torch.Tensor | None:
+        """The group of each column [in], None where they are runs. Raises CheckpointError for a group there is not."""
+        index = parts.get("weight_g_idx")
+        if index is not None and groups > 1 and (most := int(index.max())) >= groups:
+            raise CheckpointError(
+                f"{self.parts['weight_g_idx'].file.name}: a weight_g_idx [{len(index)}] holds {most}; allowed: 0 to "
+                f"{groups - 1}.",
+                "Download this file again.",
+            )
+        return index
 
     def integers(
         self, parts: Mapping[str, torch.Tensor], start: int, stop: int
