@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.checkpoints import declared, gguf, identity, reading, unbuilt
+from pairprobe.checkpoints import declared, gguf, identity, positions, reading, unbuilt
 from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
@@ -25,9 +26,6 @@ from pairprobe.errors import CheckpointError, Misdeclared
 
 if TYPE_CHECKING:
     import torch
-
-#: Kinds of model that number positions from pad_token_id + 1, so that the table's first rows serve no text.
-SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,15 +174,17 @@ class Checkpoint:
 
     @property
     def max_tokens(self) -> int | None:
-        """Tokens a text may have, from the config's position table; None where it names none."""
-        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            value = self.text_config.get(key)
-            if isinstance(value, int) and value > 0:
-                if not any(kind in str(self.text_config.get("model_type")) for kind in SHIFTED):
-                    return value
-                pad = self.text_config.get("pad_token_id")
-                return value - (1 if pad is None else int(pad)) - 1
-        return None
+        """Tokens a text may have, from the config's position table and rotary positions; None where it names none."""
+        known = (positions.table(self.text_config), self.alone and self.alone[0])
+        return min((n for n in known if n), default=None)
+
+    @cached_property
+    def alone(self) -> tuple[int, str] | None:
+        """Up to how many tokens a text's rotary positions are its own, and their kind, see `positions.alone`."""
+        try:
+            return positions.alone(self.configuration())
+        except Exception:  # no model can be built of it either, which then says why
+            return None
 
     @cached_property
     def layers(self) -> int:
@@ -269,6 +269,14 @@ class Checkpoint:
                 "Download tokenizer.json and its neighbours again, or name another folder: model.tokenizer=/models/…",
             ) from error
 
+    def configuration(self) -> Any:
+        """transformers' own config of it, made anew, with its defaults. Raises whatever transformers does."""
+        from transformers import AutoConfig
+
+        if self.gguf:
+            return AutoConfig.for_model(**copy.deepcopy(self.config))
+        return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code)
+
     def empty_model(self, dtype: str = "float32", attention: str | None = None, short: bool = False) -> Any:
         """The base model without its weights: large parameters on the meta device, buffers real and on the CPU.
 
@@ -277,7 +285,7 @@ class Checkpoint:
         """
         import torch
         from torch.overrides import TorchFunctionMode
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
         from transformers.utils import logging
 
         class EmptyOnMeta(TorchFunctionMode):
@@ -293,12 +301,7 @@ class Checkpoint:
         logging.set_verbosity_error()
         unbuilt.check(self.config, self.text_config, self.name, self.gguf.name if self.gguf else "config.json")
         try:
-            if self.gguf:
-                config = AutoConfig.for_model(**self.config)
-            else:
-                config = AutoConfig.from_pretrained(
-                    self.folder, local_files_only=True, trust_remote_code=self.trust_remote_code
-                )
+            config = self.configuration()
             config.quantization_config = None  # the formats are ours to read
             for part in (config, config.get_text_config()):
                 if short:
