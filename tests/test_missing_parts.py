@@ -209,6 +209,29 @@ def test_a_type_that_is_none_is_told_with_its_value(made, value, said):
     assert error.next_step.startswith("Correct the value")
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (["config.4.0.0.json"], '["config.4.0.0.json"]: transformers takes config.4.0.0.json in its place'),
+        (["config.json", "config.2.0.json"], ": transformers takes config.2.0.json in its place"),
+        ("config.4.0.0.json", None),  # characters, of which none is a file
+        ([3], "[3], which is no list of such files"),
+        (None, None),
+        (["config.json", "config.1000.0.json"], None),  # for later releases
+    ],
+    ids=str,
+)
+def test_a_config_that_hands_over_to_another_file_is_refused(made, named, said):
+    folder = edit_config(made("bf16"), configuration_files=named)
+    if said is None:
+        assert Checkpoint.open(folder).layers == 2
+        return
+    error = refused(lambda: Checkpoint.open(folder))
+    assert error.problems[0].startswith("hurt: configuration_files of config.json is [")
+    assert said in error.problems[0]
+    assert error.next_step == "Put the configuration that is meant into config.json, and remove the key."
+
+
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}  # fmt: skip
 

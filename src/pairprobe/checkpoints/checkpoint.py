@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -100,6 +99,7 @@ class Checkpoint:
             problems.append(f"{name}: the checkpoint needs Python code of its own, which is not run.")
         if problems:
             raise CheckpointError(problems, "Get the whole repository again, or choose another model.source.")
+        unbuilt.elsewhere(config, name)
         tensors, headers = weight_files.read_headers(files, placed, name)
         return cls(
             name,
@@ -237,14 +237,9 @@ class Checkpoint:
         return [of[:3] for of in found] if identity.hashed_whole(self) else found
 
     @property
-    def code(self) -> str:
-        """Hash of the checkpoint's own Python, where it may run; '' where it may not."""
-        if not self.trust_remote_code:
-            return ""
-        digest = hashlib.sha256()
-        for file in sorted(self.folder.glob("*.py")):
-            digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()
+    def code(self) -> str | None:
+        """Hash of the checkpoint's own Python, where it may run; '' where it may not; None: some lies elsewhere."""
+        return identity.code(self.folder, self.config) if self.trust_remote_code and not self.gguf else ""
 
     def check_sha256(self, expected: str) -> None:
         """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""

@@ -56,6 +56,30 @@ def check(config: Mapping[str, Any], text_config: Mapping[str, Any], of: str, fi
                 )
 
 
+def elsewhere(config: Mapping[str, Any], of: str) -> None:
+    """Refuse a config that makes transformers read another file in its place, whose values nothing here has seen.
+
+    Raises:
+        CheckpointError: `configuration_files` names a file that this release of transformers would take.
+    """
+    if "configuration_files" not in config:
+        return
+    from transformers.configuration_utils import CONFIG_NAME, get_configuration_file
+
+    named = config["configuration_files"]
+    try:
+        chosen = get_configuration_file(named)
+    except Exception:  # no list of file names, or of versions: transformers would stop there too
+        chosen = ""
+    if chosen != CONFIG_NAME:
+        taken = f": transformers takes {chosen} in its place" if chosen else ", which is no list of such files"
+        raise CheckpointError(
+            f"{of}: configuration_files of config.json is {_shown(named)}{taken}; the one file that is read is "
+            "config.json.",
+            "Put the configuration that is meant into config.json, and remove the key.",
+        )
+
+
 def _shown(value: Any) -> str:
     """A value as config.json writes it, not too long."""
     return shown(json.dumps(value, ensure_ascii=False))

@@ -108,8 +108,10 @@ class Streamed:
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
         """Everything of this execution and the checkpoint that could change a state. None where states are not kept:
-        unasked, or because they depend on what else is in the batch (dynamic activation scales for a whole tensor)."""
-        if not self.resume or any(a.scale == "tensor" for a in self._activations(checkpoint)):
+        unasked, because they depend on what else is in the batch (dynamic activation scales for a whole tensor), or
+        because Python code from another repository has a part in them."""
+        code = checkpoint.code
+        if not self.resume or code is None or any(a.scale == "tensor" for a in self._activations(checkpoint)):
             return None
         import torch
         import transformers
@@ -126,7 +128,7 @@ class Streamed:
             "weights": self.weights,
             "device": device.partition(":")[0],
             "processor": devices.processor(device),
-            "code": checkpoint.code,
+            "code": code,
             "dtype": dtype,
             "attention": self.attention,
             "products": product_library(device, getattr(torch, dtype)),
