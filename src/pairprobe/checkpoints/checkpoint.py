@@ -70,6 +70,7 @@ class Checkpoint:
         name = name or folder.name
         opened = gguf.find(folder, files)
         if opened:
+            unbuilt.counted(opened.config, len(opened.tensors), name, opened.files[0].name)
             return cls(
                 name, folder if files else opened.files[0].parent, where or f"file {opened.files[0]}", revision,
                 opened.config, dict(opened.tensors), opened.header, trust_remote_code, tokenizer or opened.tokenizer,
@@ -101,6 +102,7 @@ class Checkpoint:
             raise CheckpointError(problems, "Get the whole repository again, or choose another model.source.")
         unbuilt.elsewhere(config, name)
         tensors, headers = weight_files.read_headers(files, placed, name)
+        unbuilt.counted(config, len(tensors), name)
         return cls(
             name,
             folder,
@@ -291,6 +293,7 @@ class Checkpoint:
                 if filled is not None and filled.is_meta and func.__name__.endswith("_"):  # slow, and for nothing
                     return filled
                 more = {"device": "meta"} if func is torch.empty else {}
+                unbuilt.bounded(func, args, kwargs or {})
                 return func(*args, **{**(kwargs or {}), **more})
 
         logging.set_verbosity_error()
