@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import edit_config
+from small_models import edit_config, write
 
 from bench.make_checkpoint import make
 from bench.shapes import SHAPES
@@ -207,6 +207,61 @@ def test_a_type_that_is_none_is_told_with_its_value(made, value, said):
         f'hurt: model_type of config.json is {said}; allowed: the name of an architecture, as "llama".',
     )
     assert error.next_step.startswith("Correct the value")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_hidden_layers": 100_000}, "num_hidden_layers of config.json is 100000"),
+        ({"num_hidden_layers": 1e30}, "num_hidden_layers of config.json is 1e+30"),
+        ({"num_local_experts": 1001}, "num_local_experts of config.json is 1001"),
+        ({"text_config": {"n_layer": 10**12}}, "text_config.n_layer of config.json is 1000000000000"),
+    ],
+    ids=str,
+)
+def test_more_layers_than_tensors_are_told_before_any_is_built(made, values, said):
+    folder = edit_config(made("bf16"), **values)
+    error = refused(lambda: Checkpoint.open(folder))
+    assert error.problems == (f"hurt: {said}, but its files hold 21 tensors, less than one for each.",)
+    assert error.next_step.startswith("Correct the value")
+
+
+def test_some_hundred_layers_may_share_what_is_stored(made):
+    assert Checkpoint.open(edit_config(made("bf16"), num_hidden_layers=1000)).layers == 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("bert", "max_position_embeddings"), ("llama", "head_dim"), ("mamba", "state_size")]
+)
+def test_buffers_of_gigabytes_are_told_before_they_are_made(tmp_path, kind, key):
+    folder = edit_config(write(kind, tmp_path / "hurt"), **{key: 4 * 10**12})  # no machine has as much
+    error = refused(Checkpoint.open(folder).empty_model)
+    assert "it would hold a buffer of [" in error.problems[0]
+    assert "allowed: 268435456 numbers" in error.problems[0]
+    assert error.next_step.startswith("Correct the value")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (["config.4.0.0.json"], '["config.4.0.0.json"]: transformers takes config.4.0.0.json in its place'),
+        (["config.json", "config.2.0.json"], ": transformers takes config.2.0.json in its place"),
+        ("config.4.0.0.json", None),  # characters, of which none is a file
+        ([3], "[3], which is no list of such files"),
+        (None, None),
+        (["config.json", "config.1000.0.json"], None),  # for later releases
+    ],
+    ids=str,
+)
+def test_a_config_that_hands_over_to_another_file_is_refused(made, named, said):
+    folder = edit_config(made("bf16"), configuration_files=named)
+    if said is None:
+        assert Checkpoint.open(folder).layers == 2
+        return
+    error = refused(lambda: Checkpoint.open(folder))
+    assert error.problems[0].startswith("hurt: configuration_files of config.json is [")
+    assert said in error.problems[0]
+    assert error.next_step == "Put the configuration that is meant into config.json, and remove the key."
 
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -644,3 +644,25 @@ def test_code_of_the_checkpoints_own_is_part_of_the_key_where_it_may_run(tmp_pat
     (folder / "modeling_mine.py").write_text("a = 2")
     assert CPU.key(trusted) != before
     assert CPU.key(trusted)["processor"] == torch.backends.cpu.get_cpu_capability()
+    (folder / "parts").mkdir()
+    (folder / "parts" / "more.py").write_text("b = 1")
+    before = CPU.key(trusted)
+    (folder / "parts" / "more.py").write_text("b = 2")
+    assert CPU.key(trusted) != before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"auto_map": {"AutoModel": "owner/name--modeling.Model"}},
+        {"auto_map": {"AutoConfig": "configuration.Config", "AutoModel": ["owner/name--modeling.Model", None]}},
+        {"text_config": {"auto_map": {"AutoModel": "owner/name--modeling.Model"}}},
+    ],
+    ids=str,
+)
+def test_nothing_is_kept_where_code_of_another_repository_runs(tmp_path, values):
+    folder = edit_config(write("llama", tmp_path / "llama"), **values)
+    refused, trusted = (Checkpoint.open(folder, trust_remote_code=trust) for trust in (False, True))
+    assert trusted.code is None
+    assert CPU.key(trusted) is None
+    assert refused.code == ""

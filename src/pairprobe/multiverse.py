@@ -134,6 +134,7 @@ def ways(
     tokenizer: Any,
     rules: TokenRules,
     limit: int | None,
+    because: str = "",
 ) -> Ways:
     """Everything that goes through the model for `pairs`, of which the primary way's `tokens` are known.
 
@@ -152,7 +153,7 @@ def ways(
         found = tokenise(tokenizer, templates[name].write(pairs))
         written.append(found)
         try:
-            excluded = examine(found, limit).excluded(rules)
+            excluded = examine(found, limit, because).excluded(rules)
         except TokenError as error:
             raise TokenError([f"multiverse template '{name}':", *error.problems], error.next_step) from None
         left = leave_out(pairs, found.texts, excluded)

@@ -131,6 +131,14 @@ def tokens(job: Job, plan: Plan) -> Tokens:
     return tokenise(plan.checkpoint.tokenizer(), job.template.write(plan.pairs))  # type: ignore[union-attr]
 
 
+def limit(job: Job, checkpoint: Any, tokenizer: Any) -> tuple[int | None, str]:
+    """(tokens a text may have, None: any number; why no more, '' where the model or the rules name that number)."""
+    found, alone = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length), checkpoint.alone
+    if alone is None or found != alone[0]:
+        return found, ""
+    return found, f"its {alone[1]} positions beyond {found} tokens depend on the longest text of a batch"
+
+
 def _kept(job: Job, plan: Plan, kept: Keeping) -> tuple[int, int] | None:
     """(texts whose vectors earlier runs have kept, all texts that will be asked for), None where that is no text or
     the words themselves end the run: the run says so."""
@@ -140,15 +148,14 @@ def _kept(job: Job, plan: Plan, kept: Keeping) -> tuple[int, int] | None:
     if plan.execution.key(checkpoint) is None:
         return None
     tokenizer = checkpoint.tokenizer()
-    limit = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length)
-    pairs, found = plan.pairs, tokens(job, plan)
+    pairs, found, of_a_text = plan.pairs, tokens(job, plan), limit(job, checkpoint, tokenizer)
     try:
-        findings = examine(found, limit)
+        findings = examine(found, *of_a_text)
         pairs = leave_out(pairs, found.texts, findings.excluded(job.tokens), findings.alike(job.tokens))
         if not pairs.pairs:
             return None
         found = tokenise(tokenizer, job.template.write(pairs))
-        asked = ways(job.multiverse, job.template, job.method, found, pairs, tokenizer, job.tokens, limit)
+        asked = ways(job.multiverse, job.template, job.method, found, pairs, tokenizer, job.tokens, *of_a_text)
     except PairprobeError:
         return None
     n = job.method.texts_kept(checkpoint, asked.tokens, asked.poolings, plan.execution, kept)

@@ -26,6 +26,9 @@ TOKEN_NORMS = 2 * 10**9
 #: Bytes per second that a disk is taken to read where it cannot be measured, since the files are not on it yet.
 SUPPOSED = 1e9
 
+#: Kinds of rotary positions that follow from the longest text of a batch, once that is long.
+LENGTHS_MATTER = ("dynamic", "longrope")
+
 #: safetensors' dtype names → torch's; what torch has no dtype for is read as unsigned bytes.
 TORCH = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
@@ -165,7 +168,7 @@ class Checkpointed(Protocol):
     @property
     def files(self) -> list[list[Any]]: ...
     @property
-    def code(self) -> str: ...
+    def code(self) -> str | None: ...
     @property
     def weights(self) -> Mapping[str, Weight]: ...
     def rows(self, name: str, ids: Any) -> dict[int, npt.NDArray[np.float32]]: ...

@@ -96,10 +96,10 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     if job.method.uses_model:
         checkpoint: Any = plan.checkpoint
         tokenizer = checkpoint.tokenizer()
-        limit = job.tokens.limit(checkpoint.max_tokens, tokenizer.model_max_length)
+        limit = preflight.limit(job, checkpoint, tokenizer)
         texts = job.template.write(pairs)
         tokens = tokenise(tokenizer, texts)
-        findings = left = examine(tokens, limit)  # of all pairs, and of those that are left
+        findings = left = examine(tokens, *limit)  # of all pairs, and of those that are left
         excluded, alike = findings.excluded(job.tokens), findings.alike(job.tokens)
         if excluded or alike:
             pairs = leave_out(pairs, texts, excluded, alike)
@@ -108,9 +108,9 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
                 raise StatisticsError([f"after leaving out {gone} pairs:", *lacking])
             texts = job.template.write(pairs)
             tokens = tokenise(tokenizer, texts)
-            left = examine(tokens, limit)
+            left = examine(tokens, *limit)
         show.tokens(plan.pairs, pairs, tokens, findings, job.tokens)
-        several = ways(job.multiverse, job.template, job.method, tokens, pairs, tokenizer, job.tokens, limit)
+        several = ways(job.multiverse, job.template, job.method, tokens, pairs, tokenizer, job.tokens, *limit)
         if job.multiverse.asked:
             show.line("multiverse", several.told(pairs))
         with show.progress(job.method.name) as progress:

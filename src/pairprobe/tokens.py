@@ -186,17 +186,18 @@ def _not_blank(text: str, offsets: np.ndarray[Any, Any], start: int, end: int) -
     return np.array([bool(text[max(s, start) : min(e, end)].strip()) for s, e in offsets], dtype=bool)
 
 
-def examine(tokens: Tokens, limit: int | None) -> Findings:
+def examine(tokens: Tokens, limit: int | None, because: str = "") -> Findings:
     """Count and name what a reader must know before trusting a vector of these tokens.
 
     Args:
         tokens: the tokenised texts.
-        limit: tokens a text may have; None: no limit.
+        limit: tokens a text may have; None: no limit. because: why no more, where that needs saying.
     """
     empty: dict[int, str] = {}
     unknown: dict[int, str] = {}
     too_long: dict[int, str] = {}
     spilling = 0
+    why = f" ({because})" if because else ""
     paired = {int(i) for side in (tokens.texts.a, tokens.texts.b) for i in side} or set(range(len(tokens)))
     for index, (text, tokenised) in enumerate(zip(tokens.texts.texts, tokens.of, strict=True)):
         if not tokenised.word.any():
@@ -205,7 +206,8 @@ def examine(tokens: Tokens, limit: int | None) -> Findings:
             unknown[index] = f"'{text.word.form}' becomes only unknown pieces in: {text.text}"
         if limit is not None and len(tokenised) > limit:
             too_long[index] = (
-                f"'{text.word.form}': its text has {len(tokenised)} tokens, the model allows {limit}: {text.text[:60]}…"
+                f"'{text.word.form}': its text has {len(tokenised)} tokens, the model allows {limit}{why}: "
+                f"{text.text[:60]}…"
             )
         spilling += index in paired and any(
             text.text[s : max(s, text.start)].strip() or text.text[min(e, text.end) : e].strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.checkpoints import declared, gguf, identity, reading, unbuilt
+from pairprobe.checkpoints import declared, gguf, identity, positions, reading, unbuilt
 from pairprobe.checkpoints import files as weight_files
 from pairprobe.checkpoints.files import TOKENIZER_FILES
 from pairprobe.checkpoints.headers import Tensor
@@ -25,9 +25,6 @@ from pairprobe.errors import CheckpointError, Misdeclared
 
 if TYPE_CHECKING:
     import torch
-
-#: Kinds of model that number positions from pad_token_id + 1, so that the table's first rows serve no text.
-SHIFTED = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text", "esm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +70,7 @@ class Checkpoint:
         name = name or folder.name
         opened = gguf.find(folder, files)
         if opened:
+            unbuilt.counted(opened.config, len(opened.tensors), name, opened.files[0].name)
             return cls(
                 name, folder if files else opened.files[0].parent, where or f"file {opened.files[0]}", revision,
                 opened.config, dict(opened.tensors), opened.header, trust_remote_code, tokenizer or opened.tokenizer,
@@ -104,7 +102,9 @@ class Checkpoint:
             problems.append(f"{name}: the checkpoint needs Python code of its own, which is not run.")
         if problems:
             raise CheckpointError(problems, "Get the whole repository again, or choose another model.source.")
+        unbuilt.elsewhere(config, name)
         tensors, headers = weight_files.read_headers(files, placed, name)
+        unbuilt.counted(config, len(tensors), name)
         where = where or f"folder {folder}"
         return cls(name, folder, where, revision, config, tensors, headers, trust_remote_code, tokenizer)
 
@@ -169,15 +169,17 @@ class Checkpoint:
 
     @property
     def max_tokens(self) -> int | None:
-        """Tokens a text may have, from the config's position table; None where it names none."""
-        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            value = self.text_config.get(key)
-            if isinstance(value, int) and value > 0:
-                if not any(kind in str(self.text_config.get("model_type")) for kind in SHIFTED):
-                    return value
-                pad = self.text_config.get("pad_token_id")
-                return value - (1 if pad is None else int(pad)) - 1
-        return None
+        """Tokens a text may have, from the config's position table and rotary positions; None where it names none."""
+        known = (positions.table(self.text_config), self.alone and self.alone[0])
+        return min((n for n in known if n), default=None)
+
+    @cached_property
+    def alone(self) -> tuple[int, str] | None:
+        """Up to how many tokens a text's rotary positions are its own, and their kind, see `positions.alone`."""
+        try:
+            return positions.alone(self.configuration())
+        except Exception:  # no model can be built of it either, which then says why
+            return None
 
     @cached_property
     def layers(self) -> int:
@@ -230,14 +232,9 @@ class Checkpoint:
         return [of[:3] for of in found] if identity.hashed_whole(self) else found
 
     @property
-    def code(self) -> str:
-        """Hash of the checkpoint's own Python, where it may run; '' where it may not."""
-        if not self.trust_remote_code:
-            return ""
-        digest = hashlib.sha256()
-        for file in sorted(self.folder.glob("*.py")):
-            digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()
+    def code(self) -> str | None:
+        """Hash of the checkpoint's own Python, where it may run; '' where it may not; None: some lies elsewhere."""
+        return identity.code(self.folder, self.config) if self.trust_remote_code and not self.gguf else ""
 
     def check_sha256(self, expected: str) -> None:
         """Raise CheckpointError unless the checkpoint's one weight file hashes to `expected`."""
@@ -257,7 +254,7 @@ class Checkpoint:
             )
         except Exception as error:
             if self.tokenizer_from is None:
-                self._config()  # which AutoTokenizer reads, too
+                self.configuration()  # which AutoTokenizer reads, too
             raise CheckpointError(
                 f"{self.name}: its tokenizer cannot be read from {self.tokenizer_from or self.folder} "
                 f"({_first_line(error)}).",
@@ -283,10 +280,11 @@ class Checkpoint:
                 if filled is not None and filled.is_meta and func.__name__.endswith("_"):  # slow, and for nothing
                     return filled
                 more = {"device": "meta"} if func is torch.empty else {}
+                unbuilt.bounded(func, args, kwargs or {})
                 return func(*args, **{**(kwargs or {}), **more})
 
         logging.set_verbosity_error()
-        config = self._config()
+        config = self.configuration()
         try:
             config.quantization_config = None  # the formats are ours to read
             for part in (config, config.get_text_config()):
@@ -305,15 +303,16 @@ class Checkpoint:
         except Exception as error:
             raise unbuilt.why(error, self.config, self.name, attention, self.trust_remote_code) from error
 
-    def _config(self) -> Any:
-        """The config as transformers reads it. Raises CheckpointError for a value of which it makes no model."""
+    def configuration(self) -> Any:
+        """transformers' own config of it, made anew, with its defaults. Raises CheckpointError for a value of which it
+        makes no model."""
         from transformers import AutoConfig
 
         unbuilt.check(self.config, self.text_config, self.name, self.gguf.name if self.gguf else "config.json")
         trusted = self.trust_remote_code
         try:
             if self.gguf:
-                return AutoConfig.for_model(**self.config)
+                return AutoConfig.for_model(**copy.deepcopy(self.config))
             return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=trusted)
         except Exception as error:
             raise unbuilt.why(error, self.config, self.name, trusted=trusted) from error

@@ -8,8 +8,9 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,6 +52,26 @@ def of(checkpoint: Checkpoint) -> str:
     digest.update(checkpoint.headers)
     kind = "tagged" if checkpoint.remote else "sha256" if whole else "sampled"
     return f"{kind}:{digest.hexdigest()}"
+
+
+def code(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """Hash of all Python in the folder and those below it; None where the config has code of another repository run
+    (`owner/name--module.Class`), of which the folder says nothing."""
+    if _another(config):
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*.py") if file.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _another(config: Any, mapped: bool = False) -> bool:
+    """Whether an `auto_map`, the config's or of a part of it, names a class of another repository."""
+    if isinstance(config, Mapping):
+        return any(_another(value, mapped or key == "auto_map") for key, value in config.items())
+    if isinstance(config, list | tuple):
+        return any(_another(value, mapped) for value in config)
+    return mapped and "--" in str(config)
 
 
 def hashed_whole(checkpoint: Checkpoint) -> bool:

@@ -25,6 +25,15 @@ SCALES = (
     "factor", "short_factor", "long_factor", "low_freq_factor", "high_freq_factor", "attention_factor",
     "original_max_position_embeddings",
 )  # fmt: skip
+#: Keys of how many modules a model has of a kind, in any part of a config, and up to how many are built without asking.
+COUNTS = (
+    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_encoder_layers",
+    "num_decoder_layers", "num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts",
+    "moe_num_experts", "num_hidden_groups", "inner_group_num", "num_nextn_predict_layers",
+)  # fmt: skip
+MANY = 1000
+#: Numbers that one buffer may hold which transformers makes in memory: position ids, sinusoids, tables of angles.
+BUFFER = 2**28
 OWN_CODE = " If it needs its own Python code and you trust that: model.trust_remote_code=true"
 
 
@@ -54,6 +63,63 @@ def check(config: Mapping[str, Any], text_config: Mapping[str, Any], of: str, fi
                     f"{of}: {key} of {file} {'holds' if several else 'is'} {_shown(one)}; allowed: a number above 0.",
                     step,
                 )
+
+
+def counted(config: Mapping[str, Any], stored: int, of: str, file: str = "config.json") -> None:
+    """Refuse more layers or experts than there are tensors to fill them: building them takes memory all the same.
+
+    stored: tensors of its files. Up to `MANY` are not looked at, since layers may share weights (ALBERT).
+
+    Raises:
+        CheckpointError: with the key, its value and how many tensors there are.
+    """
+    for key, value in _values(config):
+        if key.rpartition(".")[2] in COUNTS and isinstance(value, int | float) and value > max(MANY, stored):
+            raise CheckpointError(
+                f"{of}: {key} of {file} is {_shown(value)}, but its files hold {stored} tensors, less than one for "
+                "each.",
+                CORRECT if file == "config.json" else "Download this file again.",
+            )
+
+
+def bounded(func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """Refuse a tensor that torch is about to make in memory for a model without weights, of more than `BUFFER` numbers.
+
+    Raises:
+        ValueError: with its shape.
+    """
+    import torch
+
+    fills = (torch.arange, torch.ones, torch.zeros, torch.full, torch.eye, torch.linspace, torch.rand)
+    if func not in fills or "out" in kwargs:
+        return
+    made = func(*args, **{**kwargs, "device": "meta"})
+    if made.numel() > BUFFER:
+        raise ValueError(f"it would hold a buffer of {list(made.shape)} numbers in memory; allowed: {BUFFER} numbers")
+
+
+def elsewhere(config: Mapping[str, Any], of: str) -> None:
+    """Refuse a config that makes transformers read another file in its place, whose values nothing here has seen.
+
+    Raises:
+        CheckpointError: `configuration_files` names a file that this release of transformers would take.
+    """
+    if "configuration_files" not in config:
+        return
+    from transformers.configuration_utils import CONFIG_NAME, get_configuration_file
+
+    named = config["configuration_files"]
+    try:
+        chosen = get_configuration_file(named)
+    except Exception:  # no list of file names, or of versions: transformers would stop there too
+        chosen = ""
+    if chosen != CONFIG_NAME:
+        taken = f": transformers takes {chosen} in its place" if chosen else ", which is no list of such files"
+        raise CheckpointError(
+            f"{of}: configuration_files of config.json is {_shown(named)}{taken}; the one file that is read is "
+            "config.json.",
+            "Put the configuration that is meant into config.json, and remove the key.",
+        )
 
 
 def _shown(value: Any) -> str:

@@ -19,7 +19,7 @@ from pairprobe.executions.pace import whole_seconds
 from pairprobe.executions.planning import NARROW, WIDE
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, Rounded, refuse
 from pairprobe.executions.slots import Place
-from pairprobe.executions.states import Phase, finite, out_of_memory
+from pairprobe.executions.states import Phase, finite, out_of_memory, unfit
 from pairprobe.executions.stream import Stream, taken_apart
 from pairprobe.records import Estimate, Rounding, Tokens, Usage
 from pairprobe.rooms import Checkpointed, Keep, Observe, Workload
@@ -197,8 +197,10 @@ class Resident:
                 with Phase("forward", device, seconds, peaks), torch.inference_mode():
                     for rows in batches(tokens.lengths, self.batch_tokens, tokens.parts):
                         self._batch(checkpoint, model, tokens, rows, device, observe)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not out_of_memory(error):
+                if problem := unfit(error, checkpoint.name, model):
+                    raise problem from error
                 raise
             first = (str(error).splitlines() or [""])[0]
             raise ExecutionError(

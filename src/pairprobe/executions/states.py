@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pairprobe.errors import CheckpointError, ExecutionError
+from pairprobe.errors import CheckpointError, ExecutionError, PairprobeError
 from pairprobe.records import Tokens
 
 if TYPE_CHECKING:
     import torch
+
+#: Words of errors that a device or its library raised, whatever code was asking.
+DEVICES = ("CUDA", "cuBLAS", "CUBLAS", "cuDNN", "MPS")
 
 
 def finite(
@@ -64,6 +68,28 @@ def out_of_memory(error: BaseException) -> bool:
     products need some of their own, says no more than that it could not."""
     words = ("can't allocate memory", "out of memory", "can't start new thread", "could not create a primitive")
     return isinstance(error, MemoryError) or any(w in str(error) for w in words)
+
+
+def unfit(error: Exception, name: str, model: torch.nn.Module | None) -> CheckpointError | None:
+    """What to say of an error that the model's own code raised on states as its config has them; None where the error
+    comes from anywhere else: our code that it calls back, a device, memory.
+
+    The innermost frame tells, torch's own left out: it is one of transformers, or of a checkpoint's own Python.
+    """
+    import transformers
+
+    if model is None or isinstance(error, PairprobeError) or any(w in str(error) for w in DEVICES):
+        return None
+    frames = (str(frame.f_globals.get("__name__")).split(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__))
+    inner = [package for package in frames if package != "torch"]
+    if not inner or inner[-1] not in ("transformers", "transformers_modules"):
+        return None
+    return CheckpointError(
+        f"{name}: its model, {type(model).__name__}, fails on the texts ({type(error).__name__}: {first(error)}): "
+        f"config.json and the weights, or transformers {transformers.__version__}, do not belong together.",
+        "Get config.json again from where the weights came from; if it is right, another release of transformers may "
+        "run it: its transformers_version names one.",
+    )
 
 
 class Phase:

@@ -22,13 +22,10 @@ from pairprobe.executions.sharing import Groups, Rows
 from pairprobe.executions.sharing import rows as computed
 from pairprobe.executions.slots import Place, places
 from pairprobe.records import Tokens
-from pairprobe.rooms import Checkpointed, Fused, Weight
+from pairprobe.rooms import LENGTHS_MATTER, Checkpointed, Fused, Weight
 
 if TYPE_CHECKING:
     import torch
-
-#: Kinds of rotary positions that follow from the longest text of a batch.
-LENGTHS_MATTER = ("dynamic", "longrope")
 
 
 @dataclass

@@ -26,7 +26,7 @@ from pairprobe.executions.products import Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.staged import Staged
-from pairprobe.executions.states import Phase, finite, first, out_of_memory
+from pairprobe.executions.states import Phase, finite, first, out_of_memory, unfit
 from pairprobe.executions.stream import Batch, Stream, enter, forget, restore, save, taken_apart
 from pairprobe.records import Estimate, Tokens, Usage
 from pairprobe.rooms import Activations, Checkpointed, Keep, Observe, Workload
@@ -111,8 +111,10 @@ class Streamed:
 
     def key(self, checkpoint: Checkpointed) -> dict[str, Any] | None:
         """Everything of this execution and the checkpoint that could change a state. None where states are not kept:
-        unasked, or because they depend on what else is in the batch (dynamic activation scales for a whole tensor)."""
-        if not self.resume or any(a.scale == "tensor" for a in self._activations(checkpoint)):
+        unasked, because they depend on what else is in the batch (dynamic activation scales for a whole tensor), or
+        because Python code from another repository has a part in them."""
+        code = checkpoint.code
+        if not self.resume or code is None or any(a.scale == "tensor" for a in self._activations(checkpoint)):
             return None
         import torch
         import transformers
@@ -129,7 +131,7 @@ class Streamed:
             "weights": self.weights,
             "device": device.partition(":")[0],
             "processor": devices.processor(device),
-            "code": checkpoint.code,
+            "code": code,
             "dtype": dtype,
             "attention": self.attention,
             "products": product_library(device, getattr(torch, dtype)),
@@ -247,13 +249,15 @@ class Streamed:
                 tally = stream.counted()
                 with Phase("forward", device, seconds, peaks):
                     self._pass(stream, tokens, device, kind, observe, keep, wanted.passes[0], seconds)
-        except (MemoryError, RuntimeError) as error:
-            if "meta" in str(error):  # what was not loaded is there
+        except Exception as error:
+            if isinstance(error, RuntimeError) and "meta" in str(error):  # what was not loaded is there
                 raise ExecutionError(
                     f"{checkpoint.name}: its model uses a weight in a way streaming does not know ({first(error)}).",
                     "execution=resident runs it whole.",
                 ) from error
             if not out_of_memory(error):
+                if problem := unfit(error, checkpoint.name, stream.model):
+                    raise problem from error
                 raise
             raise OutOfMemory(
                 f"{checkpoint.name}: {device} is out of memory ({first(error)}), {_planned(wanted, limits)}.", LESS
