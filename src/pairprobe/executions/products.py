@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -25,6 +26,11 @@ TILE_GPU = 512 * 2**20
 LEAST_TRANSPOSED = 256
 #: Values of a matrix from which on oneDNN's product is worth being asked for.
 LARGE = 2**20
+#: Part of the key of kept vectors: another one where products come out in other last digits than before.
+REVISION = 2
+#: Rows of a tile are a multiple of this: matrix libraries work in blocks, and of 73 rows the last nine cost nearly as
+#: much as the sixty-four.
+EVEN = 64
 #: Rows of a weight whose integer products are summed at once: at most, and at least; between them as many as give
 #: sums, and their float32 copy, of so many bytes.
 TALLEST, LEAST_SUMS = 8192, 512
@@ -87,10 +93,12 @@ class Workshop:
         import torch
 
         step, (rows, columns) = weight.step, weight.shape[-2:]
+        even = math.lcm(step, EVEN)
         least = -(-LEAST_TRANSPOSED // step) * step if weight.transposed else step
         if columns * least > len(self._tile):  # a very wide matrix
             self._tile = torch.empty(columns * least, dtype=self.dtype, device=self.device)
-        return min(rows, max(step, len(self._tile) // columns // step * step))
+        most = len(self._tile) // columns
+        return min(rows, max(step, most // even * even if most >= even else most // step * step))
 
     def dense(self, weight: Weight, parts: Parts, out: torch.Tensor) -> None:
         """Fill `out`, of the weight's shape."""
@@ -141,7 +149,7 @@ class Workshop:
         """out [n, rows] = x [n, in] · tileᵀ."""
         import torch
 
-        if self._onednn and tile.numel() >= LARGE and tile.is_contiguous():
+        if self._onednn and tile.numel() >= LARGE and (tile.is_contiguous() or tile.t().is_contiguous()):
             return out.copy_(torch.ops.mkldnn._linear_pointwise(x, tile, None, "none", [], ""))
         return torch.mm(x, tile.t(), out=out)
 

@@ -22,7 +22,7 @@ from pairprobe.executions.memory import Budget, Short, budget, lacking, limited,
 from pairprobe.executions.pace import computing_seconds, reading_rate, total_seconds
 from pairprobe.executions.packed import run
 from pairprobe.executions.planning import Needs, Pass, Sizes, needs, passes, sizes
-from pairprobe.executions.products import Workshop, product_library
+from pairprobe.executions.products import REVISION, Workshop, product_library
 from pairprobe.executions.rounding import AS_STORED, WEIGHTS, refuse, scratch
 from pairprobe.executions.slots import Slots, stored
 from pairprobe.executions.staged import Staged
@@ -134,7 +134,7 @@ class Streamed:
             "code": code,
             "dtype": dtype,
             "attention": self.attention,
-            "products": product_library(device, getattr(torch, dtype)),
+            "products": f"{product_library(device, getattr(torch, dtype))}, {REVISION}",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
