@@ -11,7 +11,7 @@ from pairprobe.checkpoints.model import Model
 from pairprobe.config import Job
 from pairprobe.errors import CheckpointError, ConfigError, PairprobeError, StatisticsError
 from pairprobe.executions.memory import megabytes
-from pairprobe.multiverse import asked_of_the_model, ways
+from pairprobe.multiverse import asked_of_the_model, ways, write_all
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.rooms import Keeping, Workload
 from pairprobe.tokens import examine, leave_out, tokenise
@@ -81,8 +81,7 @@ def check(
         plan = Plan(pairs, remark=_not_rounded(job)) if pairs is not None else None
         return (plan if not problems else None), problems
 
-    templates = job.multiverse.named(job.template).values()
-    texts = attempt("template", lambda: [t.write(pairs) for t in templates]) if pairs is not None else None
+    texts = attempt("template", lambda: write_all(job.multiverse, job.template, pairs)) if pairs is not None else None
     if texts is not None:
         attempt("reference", lambda: _check_similarities(job, texts[0]))
     checkpoint = attempt("model", lambda: locate(job.model))
