@@ -226,7 +226,12 @@ def test_paper70_pools_all_tokens_of_the_last_state() -> None:
         ("execution.dtype=fp16", "allowed: auto, float32, bfloat16, float16"),
         ("execution.batch_tokens=0", "allowed: 1 or more"),
         ("tokens.exclude=[unkown]", "Did you mean 'unknown'?"),
-        ("experiment.primary.similarity=cos", "allowed: cosine, centred"),
+        ("experiment.primary.similarity=cos", "experiment.primary.similarity is 'cos'; allowed: cosine, centred. Did"),
+        (
+            "experiment.primary.similarity=csls",
+            "experiment.primary.similarity is 'csls', which this run does not measure; allowed: cosine, centred. Add "
+            "it: 'similarity=[cosine,centred,csls]'",
+        ),
         ("similarity=[cosin]", "there is no such similarity. Did you mean 'cosine'?"),
         ("model=null", "a model is needed"),
         ("method._target_=os.system", "must name a dataclass"),

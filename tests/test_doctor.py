@@ -112,7 +112,28 @@ def test_every_problem_is_told_at_once_and_nothing_is_written(
 @pytest.mark.usefixtures("no_gpu")
 def test_one_problem_is_counted_as_one(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "execution.device=cuda"]) == 1
-    assert told(capfd)[""] == ["1 problem"]
+    found = told(capfd)
+    assert found[""] == ["1 problem"]
+    assert found["– not seen"] == [
+        "memory, because of what is wrong above. Nothing is wrong so far with: pairs, template, model."
+    ]
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("method", "unseen"),
+    [
+        ("layerwise", "template, memory, because of what is wrong above. Nothing is wrong so far with: model, device."),
+        ("static", "template, because of what is wrong above. Nothing is wrong so far with: model."),
+    ],
+)
+def test_faulty_pairs_leave_the_rest_looked_at_as_far_as_it_can_be(
+    method: str, unseen: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("word_a,word_b,group\na,b,cognat\n", encoding="utf-8")
+    assert run(["doctor", "pairs=table", f"pairs.path={bad}", f"method={method}"]) == 1
+    assert told(capfd)["– not seen"] == [unseen]
 
 
 def test_an_error_in_the_config_does_not_hide_the_other_checks(
@@ -125,6 +146,7 @@ def test_an_error_in_the_config_does_not_hide_the_other_checks(
     assert any("there is no 'method.poling'" in text for text in found["✗ config"])
     assert any("There is no 'modle'" in text for text in found["✗ config"])
     assert {"✓ python", "✓ packages", "✓ versions", "✗ store"} <= set(found)
+    assert found["– not seen"] == ["pairs, template, model, device, memory, because of what is wrong above."]
 
 
 def test_a_flag_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +160,9 @@ def test_too_little_memory_is_told_with_need_and_rest(
 ) -> None:
     monkeypatch.setattr(device, "free_memory", lambda _: 50_000_000)
     assert run(["doctor"]) == 1
-    (text,) = told(capfd)["✗ memory"]
+    found = told(capfd)
+    assert "– not seen" not in found
+    (text,) = found["✗ memory"]
     # layer by layer, since whole it would need more than 91 MB; of 50 MB free not all may be used
     assert re.search(r"minilm: needs about [3-6]\d MB of the host, of which it may use [1-4]\d MB", text)
     assert "execution=streamed needs least" in text

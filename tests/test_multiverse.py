@@ -347,6 +347,28 @@ def test_templates_that_lack_glosses_are_told_before_anything_is_loaded(tmp_path
     assert problem.error.problems == (told,)
 
 
+@pytest.mark.parametrize(("primary", "choose"), [("bare", ""), ("gloss", "choose template=bare and ")])
+def test_all_templates_that_lack_something_are_told_at_once_with_the_words_that_leave_them_out(
+    tmp_path, primary, choose
+):
+    file = tmp_path / "bare.csv"
+    rows = "a,b,X,Y,cognate\nc,d,X,Y,cognate\ne,f,X,Y,control\ng,h,X,Y,control\n"
+    file.write_text("word_a,word_b,lang_a,lang_b,group\n" + rows, encoding="utf-8")
+    words = ["experiment=multiverse", "pairs=table", f"pairs.path={file}", f"template={primary}"]
+    _, problems = preflight.check(job_of(*words))
+    (problem,) = problems
+    lacking = "bare.csv: columns gloss_a, gloss_b missing or empty in all 4 pairs; template '{}' needs them."
+    assert problem.error.problems == tuple(lacking.format(name) for name in ("gloss", "means", "gloss_first"))
+    said, _, left_out = problem.error.next_step.rpartition("\n")
+    expected = f"Add what is missing to the table, or {choose}leave these templates out of the multiverse:"
+    assert said == expected
+    again = [word.strip("'") for word in left_out.split()]
+    assert again == [f"~multiverse.templates.{name}" for name in ("gloss", "means", "gloss_first")]
+    plan, problems = preflight.check(job_of(*words[:-1], "template=bare", *again))
+    assert plan is not None
+    assert problems == []
+
+
 # ── a run ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from pairprobe.executions.feeder import Feeder
 from pairprobe.executions.memory import Budget, Short
 from pairprobe.executions.resident import Resident
 from pairprobe.executions.streamed import Streamed
+from pairprobe.kept import Writing
 from pairprobe.rooms import Workload
 
 WIDER = {"hidden_size": 64, "intermediate_size": 96}
@@ -279,6 +282,71 @@ def test_the_same_texts_again_read_nothing_and_reproduce_reads_everything(
     assert reads == [3, 3, 3]
     assert run(words_for(int8, "execution.resume=false", "--quiet")) == 0
     assert reads == [3, 3, 3, 3]
+
+
+@pytest.mark.usefixtures("home")
+def test_passes_are_told_of_a_plan_that_runs_something_alone(int8: Path, capfd, monkeypatch) -> None:
+    real = streamed.Streamed.estimate
+
+    def in_passes(*args: Any, **more: Any) -> Any:
+        return replace(real(*args, **more), passes=13, may=10**9, one_pass=2 * 10**9)
+
+    monkeypatch.setattr(streamed.Streamed, "estimate", in_passes)
+    assert run(["plan", *words_for(int8)]) == 0
+    assert "13 passes over the checkpoint" in lines(capfd.readouterr().out)
+    assert run(words_for(int8, "--quiet")) == 0
+    capfd.readouterr()
+    assert run(["plan", *words_for(int8)]) == 0
+    said = capfd.readouterr().out
+    assert "nothing is read and run" in said
+    assert "passes" not in said
+
+
+def test_an_interrupt_names_the_run_and_the_same_command_goes_on(int8: Path, home: Path, capfd, monkeypatch) -> None:
+    whole = Writing.depth
+
+    def stopped(writing: Writing, depth: int, *args: Any) -> None:
+        if depth == 2:
+            raise KeyboardInterrupt
+        whole(writing, depth, *args)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Writing, "depth", stopped)
+        assert run(words_for(int8, "--quiet")) == 130
+        (killed,) = runs_of(home)
+        said = capfd.readouterr().err.splitlines()
+        assert said == [
+            f"stopped     interrupted; run {killed.info.run_id} is marked KILLED",
+            "            The same command goes on from the vectors that are kept.",
+        ]
+        assert run(words_for(int8, "execution.resume=false", "--quiet")) == 0
+        assert run(["reproduce", runs_of(home)[1].info.run_id]) == 0
+    assert killed.info.status == "KILLED"
+    assert run(words_for(int8)) == 0
+    assert "went on from depth" in lines(capfd.readouterr().out)
+
+
+def test_an_interrupt_before_anything_is_kept_promises_nothing(int8: Path, home: Path, capfd, monkeypatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writing, "depth", stopped)
+    assert run(words_for(int8, "--quiet")) == 130
+    (killed,) = runs_of(home)
+    assert capfd.readouterr().err == f"stopped     interrupted; run {killed.info.run_id} is marked KILLED\n"
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("command", "told"), [([], "interrupted; no run was being recorded"), (["plan"], "interrupted")]
+)
+def test_an_interrupt_before_there_is_a_run_says_so(command: list[str], told: str, capfd, monkeypatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pairprobe.commands.compose.jobs", stopped)
+    assert run(command) == 130
+    assert capfd.readouterr().err == f"stopped     {told}\n"
 
 
 def lines(text: str) -> str:

@@ -76,9 +76,10 @@ class Mine:
         return PairSet("mine", tuple(pairs), "here", reference=(*words, *self.also))
 
 
-def job_of(pairs: Mine, similarity: str = EIGHT, method: str = "layerwise") -> Job:
+def job_of(pairs: Mine, similarity: str = EIGHT, method: str = "layerwise", primary: str = "cosine") -> Job:
+    words = [f"similarity=[{similarity}]", "template=bare", f"method={method}"]
     with composer() as compose:
-        job = build(compose([f"similarity=[{similarity}]", "template=bare", f"method={method}"]))
+        job = build(compose([*words, f"experiment.primary.similarity={primary}"]))
     return dataclasses.replace(job, pairs=pairs)
 
 
@@ -121,7 +122,22 @@ def test_what_is_lacking_is_told_once_for_all_similarities_before_anything_is_lo
     (only,) = problems
     assert [line.split()[0] for line in only.error.problems] == ["all_but_the_top", "csls"]
     assert all("there are none" in line for line in only.error.problems)
-    assert only.error.next_step.count("pairs.reference=…") == 1
+    assert only.error.next_step == (
+        "Give words that are in no pair: pairs.reference=…, or a pair set that has them. Or leave all_but_the_top and "
+        f"csls out: 'similarity=[{','.join(s for s in EIGHT.split(',') if s not in ('all_but_the_top', 'csls'))}]'"
+    )
+
+
+def test_a_primary_similarity_that_cannot_be_computed_is_left_out_as_such_too() -> None:
+    job = job_of(Mine(n=0), "csls,cosine,centred", primary="csls")
+    _, (only,) = preflight.check(job)
+    assert only.error.next_step.endswith(
+        "Or leave csls out: 'similarity=[cosine,centred]' experiment.primary.similarity=cosine"
+    )
+    _, (only,) = preflight.check(job_of(Mine(n=0), "csls", primary="csls"))
+    assert only.error.next_step.endswith(
+        "Or measure by another similarity: similarity=[cosine] experiment.primary.similarity=cosine"
+    )
 
 
 def test_a_word_of_a_pair_in_the_reference_stops_the_run_and_is_named() -> None:

@@ -358,6 +358,8 @@ def test_how_a_run_was_left_is_its_status(
             raise error
     left = store.client.get_run(record.run_id)
     assert left.info.status == status
+    said = [f"run {record.run_id} is marked KILLED"] if isinstance(error, KeyboardInterrupt) else []
+    assert getattr(error, "__notes__", []) == said
     assert left.info.end_time is not None
     assert left.data.tags.get("error") == tag
 
@@ -370,6 +372,17 @@ def test_an_error_is_not_hidden_by_a_store_that_broke_too(store: Store, monkeypa
         monkeypatch.setattr(MlflowClient, "log_batch", broken)
         monkeypatch.setattr(MlflowClient, "set_terminated", broken)
         raise ValueError("the first error")
+
+
+def test_an_interrupt_does_not_claim_a_mark_that_the_store_did_not_take(store: Store, monkeypatch) -> None:
+    def broken(*_words: object, **_named: object) -> None:
+        raise OSError("database or disk is full")
+
+    record = store.start("broken", "run", {}, {})
+    monkeypatch.setattr(MlflowClient, "set_terminated", broken)
+    with pytest.raises(KeyboardInterrupt) as interrupt, record:
+        raise KeyboardInterrupt
+    assert interrupt.value.__notes__ == [f"run {record.run_id} could not be marked KILLED"]
 
 
 def test_a_run_that_cannot_be_closed_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
             for key, name in zip(plain[SIMILARITY], names, strict=True):
                 one_of(f"{SIMILARITY}.{key}.name", name, [key])  # two of one name would overwrite each other
             measured = names if parts["method"].uses_model else [parts["method"].similarity]
-            one_of("experiment.primary.similarity", parts["experiment"].primary.similarity, measured)
+            _check_measured(parts["experiment"].primary.similarity, measured, parts["method"].uses_model)
             parts["multiverse"], resolved["multiverse"] = _alternatives(parts, problems)
         except ConfigError as error:
             problems += error.problems
@@ -187,6 +187,16 @@ def build(config: DictConfig | Mapping[str, Any]) -> Job:
         tracking=parts["tracking"],
         config=resolved,
     )
+
+
+def _check_measured(primary: str, measured: list[str], chosen: bool) -> None:
+    """Raises ConfigError unless the primary similarity is one of those measured. chosen: they are `similarity=[…]`."""
+    if chosen and primary not in measured and (conf() / SIMILARITY / f"{primary}.yaml").is_file():
+        raise ConfigError(
+            f"experiment.primary.similarity is '{primary}', which this run does not measure; allowed: "
+            f"{', '.join(measured)}. Add it: 'similarity=[{','.join([*measured, primary])}]'"
+        )
+    one_of("experiment.primary.similarity", primary, measured)
 
 
 def check_names(jobs: Iterable[Job]) -> None:

@@ -25,7 +25,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,10 +60,12 @@ def source_hash() -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept under `root`. limit: bytes; what was used longest ago goes first when there is more."""
+    """What is kept under `root`. limit: bytes; what was used longest ago goes first when there is more. used: the sets
+    that were written to or read from through this object."""
 
     root: Path
     limit: int = 20 * 10**9
+    used: set[Path] = field(default_factory=set, compare=False, repr=False)
 
     def shelf(self, about: Mapping[str, Any]) -> Shelf:
         """The place of all vectors made in the way `about` says."""
@@ -137,6 +139,7 @@ class Shelf:
                 for (text, n), vectors in zip(wanted, values, strict=True):
                     found |= dict.fromkeys(missing.pop(text), (vectors, norms[:, slice(*slices[n])]))
                 os.utime(folder)
+                self.kept.used.add(folder)
             except (OSError, ValueError):  # removed or damaged meanwhile: made anew
                 continue
         return found
@@ -202,6 +205,7 @@ class Writing:
             return
         with self._trying():
             self._put(f"depth-{depth:03d}.npy", lambda file: _save(file, vectors, norms))
+            self.shelf.kept.used.add(self.folder)
 
     def kept_depth(self, depth: int) -> tuple[FloatArray, FloatArray] | None:
         """The vectors and norms of a depth, where they are there."""
@@ -242,6 +246,7 @@ class Writing:
     def drop(self) -> None:
         """These texts will not be run together: nothing of them is kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.shelf.kept.used.discard(self.folder)
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*"))
@@ -265,6 +270,17 @@ class Writing:
             yield
         except OSError:
             self.works = False
+
+
+@contextlib.contextmanager
+def going_on(kept: Kept | None) -> Iterator[None]:
+    """Add to an interrupt within, as a note, that what is kept need not be computed again, where something is."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if kept is not None and kept.used:
+            error.add_note("The same command goes on from the vectors that are kept.")
+        raise
 
 
 def _left_over(file: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pairprobe.errors import StatisticsError, TokenError
+from pairprobe.errors import StatisticsError, TextError, TokenError
 from pairprobe.evidence import Multiverse
 from pairprobe.methods.pooling import Pooling
 from pairprobe.outcomes import p_text, signed
@@ -173,6 +173,35 @@ def ways(
     together, places = _together(written)
     rows = [np.array([places[_key(t)] for t in of.texts], dtype=np.int64) for of in texts]
     return Ways(names, tuple(texts), tuple(rows), together, poolings, common, len(tokens))
+
+
+def write_all(asked: Alternatives, template: Any, pairs: PairSet) -> list[Texts]:
+    """The texts of every template, the primary one's first.
+
+    Raises:
+        TextError: one for all templates that lack something, with the words that leave out those of the multiverse.
+    """
+    texts: list[Texts] = []
+    lacking: dict[str, TextError] = {}
+    templates = asked.named(template)
+    for name, one in templates.items():
+        try:
+            texts.append(one.write(pairs))
+        except TextError as error:
+            lacking[name] = error
+    if not lacking:
+        return texts
+    primary = next(iter(templates)) in lacking
+    # what equals the primary template is a way of its own as soon as another one is primary
+    others = [n for n, t in asked.templates.items() if n in lacking or (primary and _alike(t, template))]
+    if not others:
+        raise lacking.popitem()[1]
+    choose = "choose template=bare and " if primary else ""
+    raise TextError(
+        list(dict.fromkeys(problem for error in lacking.values() for problem in error.problems)),
+        f"Add what is missing to the table, or {choose}leave these templates out of the multiverse:\n"
+        + " ".join(f"'~multiverse.templates.{name}'" for name in others),
+    )
 
 
 def asked_of_the_model(

@@ -11,7 +11,7 @@ from pairprobe.checkpoints.model import Model
 from pairprobe.config import Job
 from pairprobe.errors import CheckpointError, ConfigError, PairprobeError, StatisticsError
 from pairprobe.executions.memory import megabytes
-from pairprobe.multiverse import asked_of_the_model, ways
+from pairprobe.multiverse import asked_of_the_model, ways, write_all
 from pairprobe.records import Estimate, PairSet, Tokens
 from pairprobe.rooms import Keeping, Workload
 from pairprobe.tokens import examine, leave_out, tokenise
@@ -19,6 +19,8 @@ from pairprobe.tokens import examine, leave_out, tokenise
 LESS = (
     "execution=streamed needs least; fewer or shorter texts, fewer depths (method.depths) or a smaller model need less."
 )
+
+OTHER = "similarity=[cosine] experiment.primary.similarity=cosine"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,7 @@ def check(
         plan = Plan(pairs, remark=_not_rounded(job)) if pairs is not None else None
         return (plan if not problems else None), problems
 
-    templates = job.multiverse.named(job.template).values()
-    texts = attempt("template", lambda: [t.write(pairs) for t in templates]) if pairs is not None else None
+    texts = attempt("template", lambda: write_all(job.multiverse, job.template, pairs)) if pairs is not None else None
     if texts is not None:
         attempt("reference", lambda: _check_similarities(job, texts[0]))
     checkpoint = attempt("model", lambda: locate(job.model))
@@ -196,11 +197,20 @@ def _check_primary(job: Job, depths: tuple[int, ...]) -> None:
 
 
 def _check_similarities(job: Job, texts: Any) -> None:
-    """One error for all similarities that these texts do not allow."""
-    refusals = [error for s in job.similarities if hasattr(s, "refuse") and (error := s.refuse(texts)) is not None]
-    if refusals:
-        problems = dict.fromkeys(problem for error in refusals for problem in error.problems)
-        raise StatisticsError(list(problems), " ".join(dict.fromkeys(error.next_step for error in refusals)))
+    """One error for all similarities that these texts do not allow, with the words that leave out these alone."""
+    asked = ((s.name, s.refuse(texts)) for s in job.similarities if hasattr(s, "refuse"))
+    refusals = {name: error for name, error in asked if error is not None}
+    if not refusals:
+        return
+    problems = dict.fromkeys(problem for error in refusals.values() for problem in error.problems)
+    steps = " ".join(dict.fromkeys(error.next_step for error in refusals.values()))
+    left = [s.name for s in job.similarities if s.name not in refusals]
+    if not left:
+        raise StatisticsError(list(problems), f"{steps} Or measure by another similarity: {OTHER}")
+    words = f"'similarity=[{','.join(left)}]'"
+    if job.experiment.primary.similarity in refusals:
+        words += f" experiment.primary.similarity={left[0]}"
+    raise StatisticsError(list(problems), f"{steps} Or leave {' and '.join(refusals)} out: {words}")
 
 
 def sizes(pairs: PairSet) -> str:

@@ -16,7 +16,7 @@ from pairprobe.against import against
 from pairprobe.config import Job, home, repository
 from pairprobe.errors import PairprobeError, StatisticsError, StoreError
 from pairprobe.further import questions
-from pairprobe.kept import Kept
+from pairprobe.kept import Kept, going_on
 from pairprobe.multiverse import ways
 from pairprobe.pairs.table import sizes_problems
 from pairprobe.preflight import Plan
@@ -72,7 +72,8 @@ def run(
         files = folder / "artifacts"
         archive.write_config(files, job, code)
         record.upload(files)
-        result = earlier.beside(measure(job, plan, show, kept))
+        with going_on(kept):
+            result = earlier.beside(measure(job, plan, show, kept))
         peak = provenance.peak_memory()  # before figures and the store add theirs
         seconds = {**(result.usage.seconds if result.usage else {}), "total": time.perf_counter() - began}
         archive.write_result(files, result, vectors=job.tracking.vectors)
@@ -141,8 +142,7 @@ def measure(job: Job, plan: Plan, show: Report, kept: Kept | None = None) -> Res
     last = beside.of_the_design(pairs, similarities) + (left.beware if left else ())
     return Result(
         texts, tokens, findings, vectors, usage, pairs,
-        similarities={s.name: s for s in similarities},
-        tests=tests,
+        similarities={s.name: s for s in similarities}, tests=tests,
         verdict=replace(said, beware=first + said.beware + last),
         evidence=evidence,
         matrix=matrix,

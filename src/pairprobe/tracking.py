@@ -380,12 +380,15 @@ class OpenRun:
             except Exception as failure:
                 raise _store_error(f"run {self.run_id} cannot be closed", failure) from failure
             return
+        ended = "is marked"
         try:
             if isinstance(error, Exception):
                 self.log(tags={"error": str(error) or type(error).__name__})
             self.end("FAILED" if isinstance(error, Exception) else "KILLED")
         except Exception:  # the store itself is what broke: the first error is the one to tell
-            return
+            ended = "could not be marked"
+        if isinstance(error, KeyboardInterrupt):  # whoever tells of it knows no run
+            error.add_note(f"run {self.run_id} {ended} KILLED")
 
 
 def _store_error(what: str, error: Exception) -> StoreError:

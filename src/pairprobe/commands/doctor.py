@@ -1,4 +1,5 @@
-"""python run.py doctor [overrides]: every problem of this environment and configuration at once.
+"""python run.py doctor [overrides]: every problem of this environment and configuration that can be seen at once, and
+what could not be looked at because of them.
 
 Nothing is loaded, nothing is written, and nothing is ever silently replaced by something else.
 """
@@ -23,16 +24,17 @@ from pairprobe.stores import without_password
 from pairprobe.tokens import counted
 from pairprobe.tracking import Store, uri_of
 
-GOOD, BAD = "✓", "✗"
+GOOD, BAD, UNSEEN = "✓", "✗", "–"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. problem: why it keeps a run from working, or '' when it is well."""
+    """One thing looked at. problem: whether it keeps a run from working; unseen: whether it was not looked at."""
 
     topic: str
     text: str
     problem: bool = False
+    unseen: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ def main(words: list[str]) -> int:
     findings += [f for check in CHECKS for f in check(job)]
     show = Report(quiet=False)
     for finding in findings:
-        mark = BAD if finding.problem else GOOD
-        style = "bold red" if finding.problem else "bold green"
+        mark, style = (BAD, "bold red") if finding.problem else (GOOD, "bold green")
+        if finding.unseen:
+            mark, style = UNSEEN, "bold yellow"
         show.line(f"{mark} {finding.topic}", finding.text, style=style)
     count = sum(f.problem for f in findings)
     show.line("", "no problems" if count == 0 else f"{count} problem{'s' * (count > 1)}")
@@ -156,12 +159,14 @@ def _quantised(job: Job) -> bool:
 def _run(job: Job | None) -> Iterator[Finding]:
     """The same checks a run makes before it starts."""
     if job is None:
+        yield _unseen(["pairs", "template", "model", "device", "memory"], [])
         return
     plan, problems = preflight.check(job)
     for problem in problems:
         step = f" {problem.error.next_step}" if problem.error.next_step else ""
         yield Finding(problem.topic, "\n".join(problem.error.problems) + step, problem=True)
     if plan is None:
+        yield from _hidden(job, {problem.topic for problem in problems})
         return
     yield Finding("pairs", f"{plan.pairs.name}: {preflight.sizes(plan.pairs)}")
     if plan.checkpoint is not None:
@@ -176,6 +181,22 @@ def _run(job: Job | None) -> Iterator[Finding]:
         yield Finding("device", plan.estimate.device + (f" · {plan.remark}" if plan.remark else ""))
         gpu = f" and {gigabytes(plan.estimate.gpu)} on {plan.estimate.device}" if plan.estimate.gpu else ""
         yield Finding("memory", f"{plan.estimate.execution}: needs about {gigabytes(plan.estimate.host)}{gpu}")
+
+
+def _hidden(job: Job, wrong: set[str]) -> Iterator[Finding]:
+    """What `preflight.check` does not come to where something is wrong with these topics."""
+    model = ["template", "model"] if job.method.uses_model else []
+    looked_at = ["pairs", *model, *(["device"] if job.method.computes else [])]
+    unseen = ["template"] if model and "pairs" in wrong else []
+    if job.method.computes and "memory" not in wrong:
+        unseen.append("memory")
+    if unseen:
+        yield _unseen(unseen, [topic for topic in looked_at if topic not in wrong and topic not in unseen])
+
+
+def _unseen(topics: list[str], well: list[str]) -> Finding:
+    so_far = f" Nothing is wrong so far with: {', '.join(well)}." if well else ""
+    return Finding("not seen", f"{', '.join(topics)}, because of what is wrong above.{so_far}", unseen=True)
 
 
 def _store(job: Job | None) -> Iterator[Finding]:

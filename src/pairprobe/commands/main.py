@@ -69,8 +69,7 @@ def run(words: list[str]) -> int:
         for_errors().error(error)
         return COULD_NOT
     except KeyboardInterrupt as error:
-        what = "terminated" if isinstance(error, Terminated) else "interrupted"
-        for_errors().line("stopped", f"{what}; a run that had begun is marked KILLED", always=True)
+        for_errors().line("stopped", _stopped(error, words), always=True)
         return INTERRUPTED
     except BrokenPipeError:  # | head
         sys.stderr.close()
@@ -115,6 +114,15 @@ def _say_at_once(command: str, words: list[str]) -> None:
 
     if command in WAITING and sys.stderr.isatty() and not os.environ.get(QUIET) and not {"-h", "--help"} & {*words}:
         for_errors().line("wait", WAITING[command])
+
+
+def _stopped(error: KeyboardInterrupt, words: list[str]) -> str:
+    """What was stopped: the notes of an interrupt say which run it ended, and what is kept of it."""
+    what = "terminated" if isinstance(error, Terminated) else "interrupted"
+    *inner, run = getattr(error, "__notes__", []) or ["no run was being recorded"]
+    if words[:1] and words[0] in COMMANDS and words[0] != "reproduce":  # it records none
+        return what
+    return "\n".join([f"{what}; {run}", *inner])
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -91,6 +91,8 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
         chosen = estimate.execution == plan.execution.name
         show.plain(_row(estimate, chosen, plan.kept if chosen else None))
     for estimate in found:
+        if estimate.execution == plan.execution.name and _all_kept(plan.kept):
+            continue  # nothing is run
         if estimate.problem:
             show.line(f"  {estimate.execution}", estimate.problem)
         elif estimate.passes > 1:
@@ -103,7 +105,7 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
     _to_download(show, job, plan)
     if plan.kept is not None:
         n, texts = plan.kept
-        rest = "nothing is read and run" if n == texts else "the others alone are run"
+        rest = "nothing is read and run" if _all_kept(plan.kept) else "the others alone are run"
         there = "is" if n == 1 else "are"
         show.line("kept", f"{n} of {counted(texts, 'text')} {there} there from an earlier run: {rest}")
     return 0
@@ -112,7 +114,7 @@ def _show(job: Job, locate: Callable[[Model], Checkpoint]) -> int:
 def _row(estimate: Estimate, chosen: bool, kept: tuple[int, int] | None) -> str:
     """One way of running it. kept: how many of how many texts earlier runs have kept, which need not be run again."""
     head = f"{estimate.execution:<10} {'←' if chosen else ' '}  "
-    if kept is not None and kept[0] == kept[1]:
+    if _all_kept(kept):
         return f"{head}{'–':>10}{'–':>12}{'–':>12}   nothing to run: see below"
     gpu = gigabytes(estimate.gpu) if estimate.gpu else "–"
     said = "cannot: see below"
@@ -120,6 +122,10 @@ def _row(estimate: Estimate, chosen: bool, kept: tuple[int, int] | None) -> str:
         passes = f", {estimate.passes} passes" if estimate.passes > 1 else ""
         said = f"{'at most' if kept else 'about'} {duration(estimate.seconds or 0)}{passes}"
     return f"{head}{gigabytes(estimate.reads):>10}{gigabytes(estimate.host):>12}{gpu:>12}   {said}"
+
+
+def _all_kept(kept: tuple[int, int] | None) -> bool:
+    return kept is not None and kept[0] == kept[1]
 
 
 def _as_named(show: Report, job: Job, plan: preflight.Plan) -> bool:

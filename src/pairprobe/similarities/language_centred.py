@@ -33,7 +33,7 @@ class LanguageCentred:
             return StatisticsError(
                 f"language_centred needs the language of every word; {len(nameless)} of {len(paired)} have none, the "
                 f"first is '{nameless[0]}'.",
-                "Give the languages (columns lang_a and lang_b of a table), or leave language_centred out.",
+                "Give the languages (columns lang_a and lang_b of a table).",
             )
         if self._reference(texts) is None:
             single = [lang for lang, n in languages(texts, own(texts)).items() if n < 2 and lang in self._asked(texts)]

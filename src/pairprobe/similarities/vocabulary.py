@@ -19,10 +19,7 @@ from pairprobe.similarities.pairwise import used
 #: the cosine of unrelated words by about 1/n: here at most 0.05.
 FEWEST = 20
 NAMED = 5
-GIVE = (
-    "Give words that are in no pair: pairs.reference=…, or a pair set that has them; or leave these similarities out: "
-    "similarity=[cosine,centred]"
-)
+GIVE = "Give words that are in no pair: pairs.reference=…, or a pair set that has them."
 TAKE_OUT = "Take these words out of the reference: what is fitted to a pair's own words cannot judge the pair."
 
 
