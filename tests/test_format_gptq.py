@@ -1,6 +1,9 @@
-"""GPTQ: AutoGPTQ's own words, its formula element by element, both versions of zero points, groups in any order."""
+"""GPTQ: AutoGPTQ's own words, GPTQModel's own weights, the formula element by element, both versions of zero points,
+groups in any order."""
 
 from __future__ import annotations
+
+import hashlib
 
 import numpy as np
 import pytest
@@ -31,6 +34,29 @@ AUTOGPTQ = {
         (0x0F0A0500, 0x231E1914, 0x37322D28, 0x4B46413C, 0x5F5A5550, 0x736E6964, 0x87827D78, 0x9B96918C),
     ),
 }
+
+
+# Beginnings of the sha256 of what GPTQModel 7.7.0 makes of `counted_layer`: float16 [96, 128], by
+# nn_modules.qlinear.torch.TorchLinear.dequantize_weight, for bits and order by activation.
+GPTQMODEL = {
+    (2, False): "a41ea89cccee1d1f", (2, True): "3b472f37b9fac84e",
+    (3, False): "d21ba30929371ab8", (3, True): "0aaec37a0118e8f2",
+    (4, False): "3fb92292e2f323b7", (4, True): "1909d350014f5102",
+    (8, False): "309e966ea9b25ce5", (8, True): "23aa722c567fec31",
+}  # fmt: skip
+
+
+def counted_layer(bits, by_activation):
+    """Tensors of 96 outputs and 128 inputs in groups of 32, zero points as they are (v2); nothing in it is drawn."""
+    order = [(37 * i % 128 if by_activation else i) // 32 for i in range(128)]
+    q = [[(7 * o + 5 * i + 3) % 2**bits for i in range(128)] for o in range(96)]
+    z = [[(1 + 5 * o + 3 * g) % 2**bits for o in range(96)] for g in range(4)]
+    return {
+        "qweight": torch.tensor([words(row, bits) for row in q], dtype=torch.int32).t().contiguous(),
+        "qzeros": torch.tensor([words(row, bits) for row in z], dtype=torch.int32),
+        "scales": torch.tensor([[(1 + (3 * o + g) % 11) / 100 for o in range(96)] for g in range(4)]).half(),
+        "g_idx": torch.tensor(order, dtype=torch.int32),
+    }
 
 
 def gptq_layer(bits, inputs, outputs, groups_of, stored_less=1, seed=0, dtype=torch.float16):
@@ -65,6 +91,14 @@ def recognised(tensors, **config):
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("bits", "by_activation"), GPTQMODEL)
+def test_weights_are_gptqmodels_bit_for_bit(bits, by_activation):
+    tensors = counted_layer(bits, by_activation)
+    config = {"bits": bits, "group_size": 32, "desc_act": by_activation, "checkpoint_format": "gptq_v2"}
+    found = dense(recognised(tensors, **config), tensors).half()  # theirs are rounded to the scales' dtype
+    assert hashlib.sha256(found.numpy().tobytes()).hexdigest().startswith(GPTQMODEL[bits, by_activation])
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
