@@ -29,6 +29,13 @@ SUPPOSED = 1e9
 #: Kinds of rotary positions that follow from the longest text of a batch, once that is long.
 LENGTHS_MATTER = ("dynamic", "longrope")
 
+#: The 16 values of NF4, as bitsandbytes has them (Dettmers et al. 2023, appendix E).
+NF4 = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+
 #: safetensors' dtype names → torch's; what torch has no dtype for is read as unsigned bytes.
 TORCH = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",

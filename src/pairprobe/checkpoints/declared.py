@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from pairprobe.checkpoints.headers import shown
+from pairprobe.checkpoints.headers import as_json
 from pairprobe.errors import Misdeclared
 
 #: quant_method of configs whose tensors tell all: over tensors that are stored dense these say nothing.
@@ -74,12 +73,12 @@ def unlike(quantisation: Mapping[str, Any], key: str, stored: int, width: int | 
 
     if not said or any(map(same, said)):
         return ()
-    return (f"{key} {shown(json.dumps(said[0], ensure_ascii=False))} (stored: {stored})",)
+    return (f"{key} {as_json(said[0])} (stored: {stored})",)
 
 
 def misdeclared(key: str, value: Any, allowed: str, within: str = KEYS[0]) -> Misdeclared:
     """The error for a value of a config's quantisation settings. within: the key they stand under, '' for none."""
-    shown_value = shown(json.dumps(value, ensure_ascii=False)) if value is not None else "null or missing"
+    shown_value = as_json(value) if value is not None else "null or missing"
     where = f"{within}: " if within else ""
     return Misdeclared(
         f"config.json, {where}{key} is {shown_value}; allowed: {allowed}.",

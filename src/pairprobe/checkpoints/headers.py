@@ -143,6 +143,11 @@ def shown(text: str) -> str:
     return plain if len(plain) <= 200 else plain[:200] + "…"
 
 
+def as_json(value: Any) -> str:
+    """A value of a config as its file writes it, for one line of an error."""
+    return shown(json.dumps(value, ensure_ascii=False))
+
+
 def _instead(start: bytes) -> tuple[str, str]:
     """What a file that begins so is, and what to do."""
     if start.startswith(b"version https://git-lfs"):

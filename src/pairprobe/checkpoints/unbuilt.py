@@ -4,12 +4,11 @@ and what to do about it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pairprobe.checkpoints.headers import shown
+from pairprobe.checkpoints.headers import as_json
 from pairprobe.errors import CheckpointError
 
 CORRECT = "Correct the value in config.json, or get config.json again from where the weights came from."
@@ -45,10 +44,10 @@ def check(config: Mapping[str, Any], text_config: Mapping[str, Any], of: str, fi
     Raises:
         CheckpointError: with the key, its value and what is allowed.
     """
-    step = CORRECT if file == "config.json" else "Download this file again."
+    step = _step(file)
     kind = config.get("model_type")
     if not (isinstance(kind, str) and kind) and not (kind is None and config.get("auto_map")):
-        value = "null or missing" if kind is None else _shown(kind)
+        value = "null or missing" if kind is None else as_json(kind)
         raise CheckpointError(
             f'{of}: model_type of {file} is {value}; allowed: the name of an architecture, as "llama".', step
         )
@@ -60,7 +59,7 @@ def check(config: Mapping[str, Any], text_config: Mapping[str, Any], of: str, fi
         for one in value if several else () if value is None else (value,):
             if type(one) not in (int, float) or not 0 < one < math.inf:
                 raise CheckpointError(
-                    f"{of}: {key} of {file} {'holds' if several else 'is'} {_shown(one)}; allowed: a number above 0.",
+                    f"{of}: {key} of {file} {'holds' if several else 'is'} {as_json(one)}; allowed: a number above 0.",
                     step,
                 )
 
@@ -76,10 +75,15 @@ def counted(config: Mapping[str, Any], stored: int, of: str, file: str = "config
     for key, value in _values(config):
         if key.rpartition(".")[2] in COUNTS and isinstance(value, int | float) and value > max(MANY, stored):
             raise CheckpointError(
-                f"{of}: {key} of {file} is {_shown(value)}, but its files hold {stored} tensors, less than one for "
+                f"{of}: {key} of {file} is {as_json(value)}, but its files hold {stored} tensors, less than one for "
                 "each.",
-                CORRECT if file == "config.json" else "Download this file again.",
+                _step(file),
             )
+
+
+def _step(file: str) -> str:
+    """What to do about a value in this file: nobody corrects one within a GGUF file."""
+    return CORRECT if file == "config.json" else "Download this file again."
 
 
 def bounded(func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -116,15 +120,10 @@ def elsewhere(config: Mapping[str, Any], of: str) -> None:
     if chosen != CONFIG_NAME:
         taken = f": transformers takes {chosen} in its place" if chosen else ", which is no list of such files"
         raise CheckpointError(
-            f"{of}: configuration_files of config.json is {_shown(named)}{taken}; the one file that is read is "
+            f"{of}: configuration_files of config.json is {as_json(named)}{taken}; the one file that is read is "
             "config.json.",
             "Put the configuration that is meant into config.json, and remove the key.",
         )
-
-
-def _shown(value: Any) -> str:
-    """A value as config.json writes it, not too long."""
-    return shown(json.dumps(value, ensure_ascii=False))
 
 
 def why(
@@ -155,7 +154,7 @@ def _why(error: BaseException, config: Mapping[str, Any], attention: str | None)
         return f"it lacks {said}", CORRECT
     if isinstance(error, TypeError) and "pow()" in said:  # by far the likeliest: null, or the list of another kind
         bases = ((key, value) for key, value in _values(config) if key.rpartition(".")[2] in BASES)
-        found = next((f"{key} is {_shown(value)}" for key, value in bases if type(value) not in (int, float)), None)
+        found = next((f"{key} is {as_json(value)}" for key, value in bases if type(value) not in (int, float)), None)
         return (f"{found}; allowed: a number above 0" if found else said), CORRECT
     if isinstance(error, ValueError | TypeError) or "alidation" in type(error).__name__:
         return said, CORRECT

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pairprobe.rooms import NF4
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,12 +35,6 @@ if TYPE_CHECKING:
 GROUP, NF4_BLOCK, FP8_BLOCK = 128, 64, 128
 #: Largest e4m3 number.
 LARGEST = 448.0
-#: The 16 values of NF4, as bitsandbytes has them (Dettmers et al. 2023, appendix E).
-NF4 = (
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
-    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
-    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-)  # fmt: skip
 CELLS = 64  # of −1 … 1, so fine that none holds two of the 15 borders between NF4's values
 
 #: (rows [n, in], dtype of the checkpoint's floats) → None, or factors [n] that the rows still lack

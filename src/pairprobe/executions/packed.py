@@ -106,10 +106,8 @@ def run(call: Call, layer: torch.nn.Module, states: torch.Tensor, workshop: Work
         except Unlike as unlike:
             apart |= unlike.groups  # which will not be among them again
             continue
-        if not pack.attended:
-            break
-        return pack.batch(found)
-    return call(layer, states)  # its attention is computed in some other way
+        # without: its attention is computed in some other way
+        return pack.batch(found) if pack.attended else call(layer, states)
 
 
 def packed(call: Call, pack: Pack) -> Call:

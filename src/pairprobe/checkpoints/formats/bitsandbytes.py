@@ -18,21 +18,18 @@ from pairprobe.checkpoints import packing, reading
 from pairprobe.checkpoints.headers import Tensor
 from pairprobe.checkpoints.weight import Weight
 from pairprobe.errors import CheckpointError
+from pairprobe.rooms import NF4
 
 if TYPE_CHECKING:
     import torch
 
 STATE = "weight.quant_state.bitsandbytes__"
 LARGEST_STATE = 65536  # bytes of JSON; they are about 100
-#: What the sixteen codes stand for: NormalFloat4 (Dettmers et al. 2023, appendix E), and FP4 (bitsandbytes).
+#: What the sixteen codes stand for: NormalFloat4, and bitsandbytes' FP4.
 TABLES = {
-    "nf4": (
-        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
-        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-    ),
+    "nf4": NF4,
     "fp4": tuple(sign * n / 192 for sign in (1, -1) for n in (0, 1, 128, 192, 64, 96, 32, 48)),
-}  # fmt: skip
+}
 ROUNDED = 2**-8  # of a value: what a table may differ by that was stored in bfloat16 once
 AGAIN = "Download this file again; if it stays so, take another conversion of this model."
 
